@@ -1,0 +1,163 @@
+"""Text, engine and weights in this process: a prompt in, a stream of tokens out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+
+from llm_magic.backends.stream import Stream
+from llm_magic.engine import generate as engine
+from llm_magic.engine.cache import PrefixCache
+from llm_magic.errors import ContextOverflow, OptionError
+from llm_magic.generation import Alternative, Distribution, Message, Prompt, Sampling, Score, Token
+from llm_magic.text.chat import render_chat
+from llm_magic.text.stops import StopFinder
+from llm_magic.text.tokenizer import TextStream
+from llm_magic.weights.load import LoadedModel
+
+PREFIX_CACHE_BYTES = 512 << 20
+CODE_OPENING = "```python\n"  # put into the model's mouth, so that what it writes is code and nothing else
+CODE_STOP = "```"
+CODE_SYSTEM = "You are an expert Python programmer. Answer with one short Python program."
+
+
+class LocalBackend:
+    """One loaded model, with what it remembers of earlier prompts."""
+
+    def __init__(self, loaded: LoadedModel, prefix_cache_bytes: int = PREFIX_CACHE_BYTES):
+        self.loaded = loaded
+        self.tokenizer, self.decoder = loaded.tokenizer, loaded.decoder
+        self.prefix_cache = PrefixCache(self.decoder.config, self.decoder.device, prefix_cache_bytes)
+
+    @property
+    def context_tokens(self) -> int:
+        return self.decoder.config.context_tokens
+
+    def make_prompt(
+        self, text: str, mode: str, system: str | None, history: Sequence[Message], sampling: Sampling
+    ) -> Prompt:
+        """The exact prompt: rendered through the chat template, or the raw text in mode `text`."""
+        if not text:
+            raise OptionError("the prompt is empty", "write what the model shall answer or continue")
+        is_chat = mode != "text" and self.loaded.template is not None
+        if mode == "ask" and not is_chat:
+            raise OptionError(f"{self.loaded.name} is a base model, without a chat template", "use `text` to continue a text")
+        messages: tuple[Message, ...] = ()
+        if is_chat:
+            if system is None and mode == "code":
+                system = CODE_SYSTEM
+            opening = (Message("system", system),) if system else ()
+            messages = (*(m for m in history if m.role != "system" or not system), Message("user", text))
+            messages = (*opening, *messages)
+            rendered, mark = render_chat(self.loaded.template, messages, self.tokenizer)
+            if mode == "code":
+                rendered += CODE_OPENING
+            ids = self.tokenizer.encode_marked(rendered, mark, self.context_tokens)
+            rendered = rendered.replace(mark, "")
+        else:
+            if system or history:
+                raise OptionError("mode `text` continues a raw text", "leave out the system text and the conversation")
+            rendered, ids = text, self.encode(text)
+        if len(ids) >= self.context_tokens:
+            raise ContextOverflow(
+                f"the prompt has {len(ids):,} tokens and the context holds {self.context_tokens:,}",
+                "shorten it, or load a model with a longer context",
+            )
+        pieces = self.tokenizer.pieces(ids)
+        return Prompt(rendered, tuple(ids), pieces, mode, self.loaded.name, self.context_tokens, messages, sampling)
+
+    def encode(self, text: str) -> list[int]:
+        """A raw text's ids, behind the beginning-of-text token where the model has one."""
+        return self.tokenizer.bos_ids + self.tokenizer.encode(text, self.context_tokens)
+
+    def run(self, stream: Stream) -> Iterator[Token]:
+        """The tokens of one generation, behind the stream's prompt and the tokens it was given."""
+        started = time.perf_counter()
+        given = tuple(stream.tokens)
+        ids = [*stream.prompt.ids, *(token.id for token in given)]
+        if len(ids) >= self.context_tokens:
+            stream.finish_reason = "length"
+            return
+        settings = stream.sampling
+        finder = StopFinder((*settings.stop, CODE_STOP) if stream.prompt.mode == "code" else settings.stop)
+        text = TextStream(self.tokenizer)
+        for token in given:
+            text.push(token.id)
+        sequence, stream.cached_tokens = self.prefix_cache.take(ids)
+        try:
+            for _ in engine.prefill(self.decoder, sequence, ids):
+                if stream.is_stopped:
+                    return
+            stream.prefill_ms = 1000 * (time.perf_counter() - started)
+            stream.finish_reason = "length"  # unless something else ends it
+            for step in engine.generate(self.decoder, sequence, settings, self.tokenizer.end_ids, stream.sample):
+                stream.decode_ms += step.ms
+                if step.id in self.tokenizer.end_ids:
+                    stream.end, stream.finish_reason = self._to_token(step, b"", "", settings), "stop"
+                    break
+                yield from finder.push(self._to_token(step, *text.push(step.id), settings))
+                if finder.is_found:
+                    stream.finish_reason = "stop"
+                    return
+                if stream.is_stopped:
+                    stream.finish_reason = "interrupted"
+                    break
+            yield from _with_rest(finder.flush(), text.flush())
+        finally:
+            self.prefix_cache.put(sequence)
+
+    def score(self, text: str) -> Score:
+        """The model's probability of each token of a raw text."""
+        ids = self.encode(text)
+        if not ids:
+            raise OptionError("the text is empty", "write what shall be scored")
+        if len(ids) > self.context_tokens:
+            raise ContextOverflow(
+                f"the text has {len(ids):,} tokens and the context holds {self.context_tokens:,}",
+                "shorten it, or split it into parts",
+            )
+        stream, n_bos = TextStream(self.tokenizer), len(self.tokenizer.bos_ids)
+        steps = engine.score(self.decoder, ids)
+        tokens = []
+        for index, token_id in enumerate(ids):
+            data, readable = stream.push(token_id)
+            step = next(steps) if index else None
+            if index < n_bos:
+                continue
+            tokens.append(self._to_token(step, data, readable) if step else Token(token_id, data, readable, None))
+        tokens = list(_with_rest(tokens, stream.flush()))
+        return Score(tuple(tokens), self.loaded.name, self.context_tokens)
+
+    def next(self, text: str, k: int) -> Distribution:
+        """What could come behind a raw text."""
+        ids = self.encode(text) or [min(self.tokenizer.end_ids, default=0)]
+        if len(ids) > self.context_tokens:
+            raise ContextOverflow(f"the text has {len(ids):,} tokens and the context holds {self.context_tokens:,}", "shorten it")
+        sequence, _ = self.prefix_cache.take(ids)
+        try:
+            for _ in engine.prefill(self.decoder, sequence, ids):
+                pass
+            top_ids, top_logprobs, entropy = engine.next_distribution(self.decoder, sequence.hidden, k)
+        finally:
+            self.prefix_cache.put(sequence)
+        top = tuple(
+            Alternative(i, self.tokenizer.text_of(i), logprob) for i, logprob in zip(top_ids, top_logprobs, strict=True)
+        )
+        return Distribution(text, top, entropy, self.decoder.config.vocabulary_tokens, self.loaded.name)
+
+    def _to_token(self, step: engine.Step, data: bytes, text: str, sampling: Sampling | None = None) -> Token:
+        text_of = self.tokenizer.text_of
+        alternatives = tuple(
+            Alternative(i, text_of(i), logprob) for i, logprob in zip(step.top_ids, step.top_logprobs, strict=True)
+        )
+        return Token(
+            step.id, data, text, step.logprob, step.sampled_logprob, step.rank, step.entropy, alternatives, sampling, step.ms
+        )
+
+
+def _with_rest(tokens: list[Token], rest: str) -> Iterator[Token]:
+    """The tokens, the last with what was left of an unfinished character."""
+    for index, token in enumerate(tokens, 1):
+        is_last = index == len(tokens)
+        yield dataclasses.replace(token, text=token.text + rest) if rest and is_last else token

@@ -1,0 +1,66 @@
+"""A running generation: iterate for its tokens, ask at any time for what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from llm_magic.generation import Generation, Maker, Prompt, Sampling, Token
+
+
+class Stream:
+    """Tokens as they are made; `generation` is the value of all that came so far.
+
+    A backend writes into the fields below while it runs. `stop()` may be called from another thread or
+    a signal handler: the generation ends before its next token, as `interrupted`.
+    """
+
+    def __init__(
+        self,
+        run: Callable[["Stream"], Iterator[Token]],
+        prompt: Prompt,
+        sampling: Sampling,
+        sample: int = 0,
+        given: Sequence[Token] = (),
+        maker: Maker | None = None,
+    ):
+        self.prompt, self.sampling, self.sample, self.maker = prompt, sampling, sample, maker
+        self.tokens = list(given)
+        self.n_given = len(given)
+        self.finish_reason = "interrupted"
+        self.end: Token | None = None
+        self.cached_tokens = 0
+        self.prefill_ms = 0.0
+        self.decode_ms = 0.0
+        self.is_stopped = False
+        self._iterator = run(self)
+
+    def __iter__(self) -> "Stream":
+        return self
+
+    def __next__(self) -> Token:
+        token = next(self._iterator)
+        self.tokens.append(token)
+        return token
+
+    def stop(self) -> None:
+        """End the generation before its next token."""
+        self.is_stopped = True
+
+    def close(self) -> None:
+        """Give back what the generation holds; what came so far stays."""
+        self._iterator.close()
+
+    @property
+    def generation(self) -> Generation:
+        return Generation(
+            prompt=self.prompt,
+            tokens=tuple(self.tokens),
+            finish_reason=self.finish_reason,
+            sampling=self.sampling,
+            end=self.end,
+            sample=self.sample,
+            cached_tokens=self.cached_tokens,
+            prefill_ms=self.prefill_ms,
+            decode_ms=self.decode_ms,
+            maker=self.maker,
+        )

@@ -1,0 +1,1 @@
+"""Ids in, logits and chosen ids out: knows torch, not text."""

@@ -1,0 +1,187 @@
+"""What the decoder remembers: keys and values of one batch, and the prefixes of earlier calls.
+
+A `KVCache` has a committed length: a step writes beyond it first and commits last, so that an
+interrupt at any instant leaves a cache that is valid up to its length.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llm_magic.engine.config import ModelConfig
+
+BLOCK_TOKENS = 256  # the cache grows by whole blocks
+TILE_TOKENS = 64  # a prompt is computed in tiles that start at multiples of this
+
+
+class KVCache:
+    """Keys and values of B rows, up to `lengths[b]` tokens each; a token's slot is its position.
+
+    `keys`, `values`: (layers, B, K, C, D) with C the capacity in tokens.
+    """
+
+    def __init__(self, config: ModelConfig, device: torch.device, batch: int = 1, capacity_tokens: int = BLOCK_TOKENS):
+        self.config, self.device, self.batch = config, device, batch
+        self.lengths = [0] * batch
+        self._allocate(_round_up(capacity_tokens, BLOCK_TOKENS))
+
+    def _allocate(self, capacity_tokens: int) -> None:
+        c = self.config
+        shape = (c.n_layers, self.batch, c.n_kv_heads, capacity_tokens, c.head_dim)
+        keys, values = torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device)
+        if (n := max(self.lengths)) > 0:
+            keys[..., :n, :], values[..., :n, :] = self.keys[..., :n, :], self.values[..., :n, :]
+        self.keys, self.values, self.capacity_tokens = keys, values, capacity_tokens
+
+    @property
+    def length(self) -> int:
+        """The committed tokens of every row; rows of unlike length have none in common."""
+        assert len(set(self.lengths)) == 1, "rows of unlike length"
+        return self.lengths[0]
+
+    @property
+    def n_bytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for `tokens` in each row."""
+        if tokens > self.capacity_tokens:
+            self._allocate(_round_up(tokens, BLOCK_TOKENS))
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put (B, K, T, D) behind the committed tokens; returns all keys and values up to there.
+
+        Rows of unlike length take one token each (T = 1).
+        """
+        t = keys.shape[2]
+        all_keys, all_values = self.keys[layer], self.values[layer]
+        if len(set(self.lengths)) == 1:
+            start, end = self.lengths[0], self.lengths[0] + t
+            all_keys[:, :, start:end], all_values[:, :, start:end] = keys, values
+        else:
+            assert t == 1, "rows of unlike length take one token at a time"
+            rows, slots = torch.arange(self.batch, device=self.device), torch.tensor(self.lengths, device=self.device)
+            all_keys[rows, :, slots], all_values[rows, :, slots] = keys[:, :, 0], values[:, :, 0]
+            end = max(self.lengths) + 1
+        return all_keys[:, :, :end], all_values[:, :, :end]
+
+    def commit(self, tokens: int | list[int]) -> None:
+        """Count as done what was written: `tokens` more in each row."""
+        more = [tokens] * self.batch if isinstance(tokens, int) else tokens
+        self.lengths = [length + n for length, n in zip(self.lengths, more, strict=True)]
+
+    def truncate(self, tokens: int) -> None:
+        """Forget what stands behind the first `tokens`."""
+        self.lengths = [min(length, tokens) for length in self.lengths]
+
+    def copy(self, tokens: int) -> "KVCache":
+        """A cache of its own with the first `tokens` of this one."""
+        other = KVCache(self.config, self.device, self.batch, tokens + BLOCK_TOKENS)
+        other.keys[..., :tokens, :] = self.keys[..., :tokens, :]
+        other.values[..., :tokens, :] = self.values[..., :tokens, :]
+        other.lengths = [tokens] * self.batch
+        return other
+
+
+@dataclass(slots=True)
+class Sequence:
+    """One row of tokens with its cache: what a generation works on, and what is kept for later calls.
+
+    The first `n_prefilled` ids were computed in tiles, so their keys and values do not depend on
+    what was in the prefix cache. `hidden` (d,) is the state behind the prompt's last token, with
+    `n_hidden` the prompt's length: the same prompt again needs no computation at all.
+    """
+
+    cache: KVCache
+    ids: list[int]
+    n_prefilled: int = 0
+    hidden: Tensor | None = None
+    n_hidden: int = 0
+
+    def commit(self, ids: list[int]) -> None:
+        """Count `ids` as done, in the cache first."""
+        self.cache.commit(len(ids))
+        self.ids.extend(ids)
+
+    @property
+    def n_valid(self) -> int:
+        return min(len(self.ids), self.cache.length)
+
+
+class PrefixCache:
+    """Sequences of earlier calls, the least recently used dropped first beyond `limit_bytes`.
+
+    Who takes a sequence owns it until it is put back, so two generations never share one.
+    """
+
+    def __init__(self, config: ModelConfig, device: torch.device, limit_bytes: int):
+        self.config, self.device, self.limit_bytes = config, device, limit_bytes
+        self._sequences: OrderedDict[int, Sequence] = OrderedDict()
+        self._next_key = 0
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(sequence.cache.n_bytes for sequence in list(self._sequences.values()))
+
+    def take(self, ids: list[int]) -> tuple[Sequence, int]:
+        """A sequence that begins as `ids` do, and how many of them it holds ready.
+
+        Within tile-computed tokens only whole tiles are reused (or exactly a whole prompt), so that
+        a prompt's probabilities have the same bits whatever was asked before.
+        """
+        best, best_tokens = None, 0
+        for key, sequence in list(self._sequences.items()):
+            tokens = _usable_tokens(sequence, ids)
+            if tokens > best_tokens:
+                best, best_tokens = key, tokens
+        if best is None:
+            return Sequence(KVCache(self.config, self.device), []), 0
+        found = self._sequences[best]
+        self._sequences.move_to_end(best)
+        taken = Sequence(found.cache.copy(best_tokens), list(ids[:best_tokens]), min(found.n_prefilled, best_tokens))
+        if found.n_hidden == best_tokens:
+            taken.hidden, taken.n_hidden = found.hidden, found.n_hidden
+        return taken, best_tokens
+
+    def put(self, sequence: Sequence) -> None:
+        """Keep a sequence for later calls; one that it extends is dropped."""
+        n = sequence.n_valid
+        sequence.cache.truncate(n)
+        del sequence.ids[n:]
+        if n == 0 or sequence.cache.n_bytes > self.limit_bytes:
+            return
+        for key, other in list(self._sequences.items()):
+            if len(other.ids) <= n and sequence.ids[: len(other.ids)] == other.ids and (
+                other.hidden is None or other.n_hidden == sequence.n_hidden
+            ):
+                self._sequences.pop(key, None)
+        self._sequences[self._next_key] = sequence
+        self._next_key += 1
+        while self.n_bytes > self.limit_bytes:
+            self._sequences.popitem(last=False)
+
+    def clear(self) -> None:
+        self._sequences.clear()
+
+
+def _usable_tokens(sequence: Sequence, ids: list[int]) -> int:
+    common = 0
+    for ours, theirs in zip(sequence.ids, ids, strict=False):
+        if ours != theirs:
+            break
+        common += 1
+    if common == len(ids):
+        if sequence.n_hidden == common:
+            return common
+        common -= 1  # the last token's state is not known, so it is computed again
+    if common <= sequence.n_prefilled:
+        common -= common % TILE_TOKENS
+    return common
+
+
+def _round_up(tokens: int, multiple: int) -> int:
+    return -(-tokens // multiple) * multiple

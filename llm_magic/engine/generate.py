@@ -1,0 +1,168 @@
+"""An engine step is a ladder of pure functions; a generation is a generator that yields its steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llm_magic.engine import sampling as ladder
+from llm_magic.engine.cache import TILE_TOKENS, KVCache, Sequence
+from llm_magic.engine.model import Decoder
+from llm_magic.errors import NumericError
+from llm_magic.generation import Sampling
+
+PREFILL_TOKENS = 256  # a prompt goes through the decoder in pieces of this, so that a stop is heard
+ALTERNATIVES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One token in figures: the model's own distribution around it, in nats.
+
+    `top_ids` and `top_logprobs` are the best of the vocabulary, most likely first.
+    """
+
+    id: int
+    logprob: float
+    rank: int
+    entropy: float
+    top_ids: tuple[int, ...]
+    top_logprobs: tuple[float, ...]
+    sampled_logprob: float | None = None
+    ms: float | None = None
+
+
+@torch.inference_mode()
+def prefill(model: Decoder, sequence: Sequence, ids: list[int]) -> Iterator[int]:
+    """Compute the prompt `ids`, as far as the sequence does not hold it; leaves the last state in `hidden`.
+
+    Yields after each piece how many tokens are done.
+    """
+    while (start := sequence.n_valid) < len(ids):
+        end = min(len(ids), (start // PREFILL_TOKENS + 1) * PREFILL_TOKENS)
+        hidden = _forward_rows(model, sequence.cache, ids[start:end])
+        is_in_tiles = start == sequence.n_prefilled
+        sequence.commit(ids[start:end])
+        if is_in_tiles:
+            sequence.n_prefilled = end
+        if end == len(ids):
+            sequence.hidden, sequence.n_hidden = hidden[-1].clone(), end
+        yield end
+    assert sequence.n_hidden == len(ids)
+
+
+def _forward_rows(model: Decoder, cache: KVCache, ids: list[int]) -> Tensor:
+    """Hidden states (T, d) of new tokens. From a tile's start on, the rows are filled up to whole tiles,
+    so that the same products run for a token whatever its prompt's length."""
+    rows = list(ids)
+    if cache.length % TILE_TOKENS == 0 and len(ids) > 1:
+        rows += [0] * (-len(ids) % TILE_TOKENS)
+    hidden = model.forward(torch.tensor([rows], device=model.device), cache)
+    return hidden[0, : len(ids)]
+
+
+def generate(
+    model: Decoder, sequence: Sequence, settings: Sampling, stop_ids: frozenset[int], sample: int = 0
+) -> Iterator[Step]:
+    """Steps of one continuation of a prefilled sequence, up to `max_tokens` or the context's end.
+
+    A step that chose one of `stop_ids` is the last. Each token but the last is committed to the
+    sequence, so whatever was yielded can be continued, wherever the iteration ended.
+    """
+    hidden, started = sequence.hidden, time.perf_counter()
+    for index in range(1, settings.max_tokens + 1):
+        step = _next_step(model, sequence, hidden, settings, sample)
+        yield dataclasses.replace(step, ms=1000 * (time.perf_counter() - started))
+        if step.id in stop_ids or index == settings.max_tokens:
+            return
+        if len(sequence.ids) + 1 >= model.config.context_tokens:
+            return
+        started = time.perf_counter()
+        hidden = advance(model, sequence, step.id)
+
+
+@torch.inference_mode()
+def advance(model: Decoder, sequence: Sequence, token_id: int) -> Tensor:
+    """Compute one token and commit it: the hidden state (d,) behind it."""
+    hidden = model.forward(torch.tensor([[token_id]], device=model.device), sequence.cache)
+    sequence.commit([token_id])
+    return hidden[0, 0]
+
+
+@torch.inference_mode()
+def _next_step(model: Decoder, sequence: Sequence, hidden: Tensor, settings: Sampling, sample: int) -> Step:
+    logits = model.logits(hidden)  # (V,)
+    seen_ids = torch.tensor(sequence.ids, device=model.device)
+    candidates, candidate_ids = ladder.filter_logits(logits, seen_ids, settings)
+    position = len(sequence.ids)
+    chosen, sampled_logprob = ladder.choose(candidates, candidate_ids, settings.seed, sample, position)
+    return describe(logits[None], chosen[None], sampled_logprob[None])[0]
+
+
+@torch.inference_mode()
+def describe(logits: Tensor, ids: Tensor, sampled_logprobs: Tensor | None = None) -> list[Step]:
+    """What the model thought of `ids` (M,), one for each row of `logits` (M, V). One transfer to the host."""
+    log_total = logits.logsumexp(-1)  # (M,)
+    own = logits.gather(-1, ids[:, None])  # (M, 1)
+    entropy = log_total - (logits.softmax(-1) * logits).sum(-1)
+    rank = (logits > own).sum(-1) + 1
+    top_logits, top_ids = logits.topk(min(ALTERNATIVES, logits.shape[-1]))
+    sampled = torch.full_like(log_total, torch.nan) if sampled_logprobs is None else sampled_logprobs
+    figures = torch.stack([ids, own[:, 0].double() - log_total, rank, entropy.clamp_min(0), sampled], dim=1)
+    table = torch.cat([figures, top_logits.double() - log_total[:, None], top_ids], dim=1).tolist()
+    n = top_ids.shape[-1]
+    return [_read_row(row, n, sampled_logprobs is not None) for row in table]
+
+
+def _read_row(row: list[float], n_top: int, is_sampled: bool) -> Step:
+    token_id, logprob, rank, entropy, sampled_logprob = row[:5]
+    if not (math.isfinite(logprob) and math.isfinite(entropy)):
+        raise _not_numbers()
+    return Step(
+        id=int(token_id),
+        logprob=logprob,
+        rank=int(rank),
+        entropy=entropy,
+        top_ids=tuple(int(i) for i in row[5 + n_top :]),
+        top_logprobs=tuple(row[5 : 5 + n_top]),
+        sampled_logprob=sampled_logprob if is_sampled else None,
+    )
+
+
+SCORE_ROWS = 64  # logits of a whole vocabulary are large: so many rows at a time
+
+
+@torch.inference_mode()
+def score(model: Decoder, ids: list[int]) -> Iterator[Step]:
+    """A step for each of `ids` but the first, in order: how likely it was behind those before it."""
+    cache = KVCache(model.config, model.device)
+    targets = torch.tensor(ids, device=model.device)
+    for start in range(0, len(ids), PREFILL_TOKENS):
+        end = min(len(ids), start + PREFILL_TOKENS)
+        hidden = _forward_rows(model, cache, ids[start:end])
+        cache.commit(end - start)
+        for row in range(start, min(end, len(ids) - 1), SCORE_ROWS):
+            until = min(row + SCORE_ROWS, end, len(ids) - 1)
+            logits = model.logits(hidden[row - start : until - start])
+            yield from describe(logits, targets[row + 1 : until + 1])
+
+
+@torch.inference_mode()
+def next_distribution(model: Decoder, hidden: Tensor, k: int) -> tuple[list[int], list[float], float]:
+    """The k best ids behind a hidden state (d,), their logprobs, and the entropy of all, in nats."""
+    logprobs = model.logits(hidden).double().log_softmax(-1)
+    top, ids = logprobs.topk(min(k, logprobs.shape[-1]))
+    entropy = -(logprobs.exp() * logprobs).sum()
+    if not math.isfinite(entropy):
+        raise _not_numbers()
+    return ids.tolist(), top.tolist(), entropy.item()
+
+
+def _not_numbers() -> NumericError:
+    return NumericError("the model's logits are not numbers", "its weights may be damaged; load another copy")

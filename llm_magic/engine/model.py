@@ -1,0 +1,223 @@
+"""The decoder: ids in, hidden states and logits out, with keys and values cached.
+
+Axis letters, here and in all of `engine`:
+
+    B  rows of the batch           d  width of the residual stream
+    T  new tokens in this call     H  query heads
+    C  tokens in the cache, all    K  key/value heads; H / K query heads share each
+    V  vocabulary                  D  width of a head
+                                   F  width inside the MLP
+
+The residual stream is fp32; each product runs in the precision of its weights. Rotary pairs lie
+side by side (the rows of Q and K are reordered once, when the layers are built), so that one
+complex product rotates all heads; scores of queries and keys do not depend on that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llm_magic.engine.cache import TILE_TOKENS, KVCache
+from llm_magic.engine.config import ModelConfig
+from llm_magic.engine.linear import Embedding, Linear, Weight, make_linear
+
+DENSE_COPY_MAX_PARAMETERS = 400_000_000  # up to here grouped weights also keep a bf16 copy, for prompts
+EXACT_HEAD_MIN_ROWS = 32  # from here on, expanding a grouped head to fp32 costs less than its packed product
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block's weights, joined where they read the same input."""
+
+    attention_norm: Tensor  # (d,)
+    qkv: Linear  # d -> (H + 2 K) D
+    q_norm: Tensor | None  # (D,)
+    k_norm: Tensor | None  # (D,)
+    o: Linear  # H D -> d
+    mlp_norm: Tensor  # (d,)
+    gate_up: Linear  # d -> 2 F
+    down: Linear  # F -> d
+
+
+class Decoder:
+    """A decoder-only transformer of the Llama family: RMSNorm, rotary embedding, grouped-query
+    attention, SwiGLU. What differs between architectures is in its `ModelConfig`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        device: torch.device,
+        embedding: Embedding,
+        layers: list[Layer],
+        norm: Tensor,  # (d,)
+        head: Linear,  # d -> V
+    ):
+        self.config, self.device = config, device
+        self.embedding, self.layers, self.norm, self.head = embedding, layers, norm, head
+        self._rotations = _make_rotations(config, 0, device)
+
+    @property
+    def n_bytes(self) -> int:
+        """What the weights hold in memory."""
+        linears = [linear for layer in self.layers for linear in (layer.qkv, layer.o, layer.gate_up, layer.down)]
+        return sum(linear.n_bytes for linear in linears) + self.embedding.n_bytes + self.head.n_bytes
+
+    def forward(self, ids: Tensor, cache: KVCache) -> Tensor:
+        """Hidden states of new tokens, behind the final norm: (B, T) -> (B, T, d).
+
+        Writes keys and values behind the cache's committed tokens, and commits nothing.
+        """
+        b, t = ids.shape
+        lengths = torch.tensor(cache.lengths, device=self.device)
+        is_ragged = len(set(cache.lengths)) > 1
+        cache.reserve(max(cache.lengths) + t)
+        positions = lengths[:, None] + torch.arange(t, device=self.device)  # (B, T)
+        rotations = self._rotate_to(cache.capacity_tokens)[positions][:, :, None]  # (B, T, 1, D/2)
+
+        x = self.embedding(ids)  # (B, T, d)
+        for i, layer in enumerate(self.layers):
+            q, k, v = self._project(layer, _rms_norm(x, layer.attention_norm, self.config.norm_eps), rotations)
+            keys, values = cache.write(i, k, v)  # (B, K, C, D)
+            mixed = _attend_ragged(q, keys, values, lengths) if is_ragged else _attend(q, keys, values)
+            x = x + layer.o(mixed.transpose(1, 2).reshape(b, t, -1))
+            gate, up = layer.gate_up(_rms_norm(x, layer.mlp_norm, self.config.norm_eps)).chunk(2, dim=-1)
+            x = x + layer.down(F.silu(gate) * up)
+        return _rms_norm(x, self.norm, self.config.norm_eps)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., d) -> (..., V) in fp32"""
+        if self.config.is_head_tied and hidden.dim() == 2 and hidden.shape[0] >= EXACT_HEAD_MIN_ROWS:
+            return self.embedding.multiply(hidden)
+        return self.head(hidden).float()
+
+    def _project(self, layer: Layer, x: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, d) -> rotated queries (B, H, T, D) and keys, and values (B, K, T, D)."""
+        c = self.config
+        heads = layer.qkv(x).float().view(*x.shape[:2], c.n_heads + 2 * c.n_kv_heads, c.head_dim)
+        q_and_k, v = heads.split([c.n_heads + c.n_kv_heads, c.n_kv_heads], dim=2)
+        if layer.q_norm is not None:
+            q, k = q_and_k.split([c.n_heads, c.n_kv_heads], dim=2)
+            q, k = _rms_norm(q, layer.q_norm, c.norm_eps), _rms_norm(k, layer.k_norm, c.norm_eps)
+            q_and_k = torch.cat([q, k], dim=2)
+        pairs = torch.view_as_complex(q_and_k.unflatten(-1, (-1, 2)))  # (B, T, H + K, D/2)
+        q_and_k = torch.view_as_real(pairs * rotations).flatten(-2).transpose(1, 2)
+        q, k = q_and_k.split([c.n_heads, c.n_kv_heads], dim=1)
+        return q, k, v.transpose(1, 2)
+
+    def _rotate_to(self, tokens: int) -> Tensor:
+        if self._rotations.shape[0] < tokens:
+            self._rotations = _make_rotations(self.config, tokens, self.device)
+        return self._rotations
+
+
+def _attend(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention of the last T of C tokens: (B, H, T, D), (B, K, C, D) twice -> (B, H, T, D).
+
+    In tiles of queries that end at multiples of TILE_TOKENS, each over the keys up to its end: the
+    masked half is not computed, and a row's result does not depend on where the call began.
+    """
+    t, c = q.shape[2], keys.shape[2]
+    if t == 1:
+        return F.scaled_dot_product_attention(q, keys, values, enable_gqa=True)
+    tiles, start = [], c - t
+    while start < c:
+        end = min(c, (start // TILE_TOKENS + 1) * TILE_TOKENS)
+        mask = torch.ones(end - start, end, dtype=torch.bool, device=q.device).tril(start)  # (T', C')
+        tile = q[:, :, start - (c - t) : end - (c - t)]
+        tiles.append(
+            F.scaled_dot_product_attention(tile, keys[:, :, :end], values[:, :, :end], attn_mask=mask, enable_gqa=True)
+        )
+        start = end
+    return torch.cat(tiles, dim=2) if len(tiles) > 1 else tiles[0]
+
+
+def _attend_ragged(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+    """One new token in each row, rows of unlike length: (B, H, 1, D), (B, K, C, D) twice -> (B, H, 1, D)."""
+    mask = torch.arange(keys.shape[2], device=q.device) <= lengths[:, None]  # (B, C)
+    return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask[:, None, None], enable_gqa=True)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * weight over the last axis (arXiv:1910.07467)."""
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def _make_rotations(config: ModelConfig, tokens: int, device: torch.device) -> Tensor:
+    """exp(i * position * frequency) for each position and rotary pair (arXiv:2104.09864): (tokens, D/2) complex."""
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
+    frequencies = config.rope_theta**-exponents
+    if config.rope_divisors is not None:
+        frequencies = frequencies / torch.tensor(config.rope_divisors, dtype=torch.float64)
+    # angles from fp32 frequencies, as transformers has them: at position 8,000 the rounding is visible
+    angles = torch.outer(torch.arange(tokens, dtype=torch.float32), frequencies.float())
+    return torch.polar(torch.ones_like(angles), angles).to(device)
+
+
+def build_decoder(
+    config: ModelConfig, weights: Mapping[str, Weight], device: torch.device
+) -> Generator[float, None, Decoder]:
+    """A decoder from weights with Hugging Face's names and layout, dense or grouped.
+
+    Yields the share that is done, and returns the decoder.
+    """
+    keep_dense = config.n_parameters <= DENSE_COPY_MAX_PARAMETERS
+    table = weights["model.embed_tokens.weight"]
+    head = make_linear([table if config.is_head_tied else weights["lm_head.weight"]], [None], device, keep_dense=False)
+    embedding = Embedding(table, device)
+    layers = []
+    for i in range(config.n_layers):
+        yield (i + 1) / (config.n_layers + 1)
+        layers.append(_make_layer(config, weights, i, device, keep_dense))
+    return Decoder(config, device, embedding, layers, _vector(weights["model.norm.weight"], device), head)
+
+
+def _make_layer(
+    config: ModelConfig, weights: Mapping[str, Weight], index: int, device: torch.device, keep_dense: bool
+) -> Layer:
+    def weight(name: str) -> Weight:
+        return weights[f"model.layers.{index}.{name}.weight"]
+
+    def bias(name: str, is_there: bool) -> Tensor | None:
+        return weights[f"model.layers.{index}.{name}.bias"] if is_there else None
+
+    def linear(*names: str, has_bias: bool) -> Linear:
+        ws, bs = [weight(name) for name in names], [bias(name, has_bias) for name in names]
+        for i, name in enumerate(names):
+            if name in ("self_attn.q_proj", "self_attn.k_proj"):
+                order = _pair_order(config.head_dim, ws[i].shape[0])
+                ws[i] = ws[i][order] if isinstance(ws[i], Tensor) else ws[i].rows(order)
+                bs[i] = None if bs[i] is None else bs[i][order]
+        return make_linear(ws, bs, device, keep_dense)
+
+    def head_norm(name: str) -> Tensor | None:
+        if not config.has_qk_norm:
+            return None
+        return _vector(weight(name)[_pair_order(config.head_dim, config.head_dim)], device)
+
+    return Layer(
+        attention_norm=_vector(weight("input_layernorm"), device),
+        qkv=linear("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", has_bias=config.has_qkv_bias),
+        q_norm=head_norm("self_attn.q_norm"),
+        k_norm=head_norm("self_attn.k_norm"),
+        o=linear("self_attn.o_proj", has_bias=config.has_o_bias),
+        mlp_norm=_vector(weight("post_attention_layernorm"), device),
+        gate_up=linear("mlp.gate_proj", "mlp.up_proj", has_bias=config.has_mlp_bias),
+        down=linear("mlp.down_proj", has_bias=config.has_mlp_bias),
+    )
+
+
+def _pair_order(head_dim: int, rows: int) -> Tensor:
+    """The order of rows that brings rotary partners (i, i + D/2) side by side, in each head."""
+    order = torch.arange(rows).view(-1, 2, head_dim // 2)
+    return order.transpose(1, 2).reshape(-1)
+
+
+def _vector(weight: Weight, device: torch.device) -> Tensor:
+    assert isinstance(weight, Tensor)
+    return weight.float().to(device)

@@ -1,0 +1,182 @@
+"""What `load()` returns: a model to ask, stream, score and look at, for scripts and for the magics alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+
+from llm_magic.backends.local import LocalBackend
+from llm_magic.backends.stream import Stream
+from llm_magic.errors import GenerationInterrupted, OptionError, nearest
+from llm_magic.generation import (
+    Distribution,
+    Generation,
+    Message,
+    ModelInfo,
+    Prompt,
+    Sampling,
+    Score,
+    replace_sampling,
+)
+from llm_magic.progress import show_progress
+from llm_magic.weights import store
+from llm_magic.weights.load import load_model
+
+MODES = ("ask", "text", "code")
+Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
+
+
+def load(name: str | Path | None = None, device: str | None = None, track: Track = show_progress) -> "LLM":
+    """Load a model: the default one, a known name, a `.gguf` file, a folder, or what `pull` has fetched.
+
+    The default model is fetched once, where it is not there yet. Raises `ModelNotFound`,
+    `ModelFileError` or `DownloadError`.
+
+    >>> llm = load()                                                        # doctest: +SKIP
+    >>> llm("Why is the sky blue?", temperature=0.7, seed=1).text           # doctest: +SKIP
+    """
+    found = store.find(name)
+    if found is None:
+        found = track("fetching the model", store.fetch_default())
+    loaded = track(f"loading {found.name}", load_model(found.path, found.name, device))
+    return LLM(LocalBackend(loaded), sha256=found.sha256)
+
+
+class LLM:
+    """A model. `defaults` are the sampling settings of calls that do not name their own."""
+
+    def __init__(self, backend: LocalBackend, defaults: Sampling = Sampling(), sha256: str | None = None):
+        self._backend, self.defaults, self._sha256 = backend, defaults, sha256
+
+    @property
+    def name(self) -> str:
+        return self._backend.loaded.name
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the model answers; a base model only continues texts."""
+        return self._backend.loaded.template is not None
+
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        mode: str | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        **sampling,
+    ) -> Generation:
+        """Generate: `ask` for an answer, continue a `text`, or write `code`.
+
+        `history` are the turns before; `sampling` are fields of `Sampling`. An interrupt raises
+        `GenerationInterrupted`, a KeyboardInterrupt that has the partial result in `.generation`.
+        """
+        return finish(self.stream(prompt, mode=mode, system=system, history=history, **sampling))
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        mode: str | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        **sampling,
+    ) -> Stream:
+        """The same, token by token. `.generation` of what is returned is all that came so far."""
+        return self.start(self.prompt(prompt, mode=mode, system=system, history=history, **sampling))
+
+    def prompt(
+        self,
+        text: str,
+        *,
+        mode: str | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        **sampling,
+    ) -> Prompt:
+        """What exactly would go into the model; nothing is generated."""
+        mode = mode or ("ask" if self.is_chat else "text")
+        if mode not in MODES:
+            raise OptionError(f"there is no mode {mode!r}", f"the nearest are {nearest(mode, MODES)}")
+        return self._backend.make_prompt(text, mode, system, history, replace_sampling(self.defaults, sampling))
+
+    def start(self, prompt: Prompt, sample: int = 0) -> Stream:
+        """Generate behind a prompt made by `prompt()`, with the settings it holds."""
+        return Stream(self._backend.run, prompt, prompt.sampling, sample, maker=self)
+
+    def score(self, text: str) -> Score:
+        """logprob, rank and entropy of every token of a given text, without a chat template."""
+        return self._backend.score(text)
+
+    def next(self, text: str, k: int = 10) -> Distribution:
+        """The k most likely tokens behind a text, without a chat template."""
+        if k < 1:
+            raise OptionError(f"k is {k}", "give a whole number, 1 or more")
+        return self._backend.next(text, k)
+
+    def tokenize(self, text: str) -> list[tuple[int, str]]:
+        """The ids and pieces that a text is cut into."""
+        ids = self._backend.tokenizer.encode(text, self._backend.context_tokens * 16)
+        return list(zip(ids, self._backend.tokenizer.pieces(ids), strict=True))
+
+    def replay(self, generation: Generation) -> Generation:
+        """Generate again, with the same prompt, settings and seed."""
+        stream = Stream(self._backend.run, generation.prompt, generation.sampling, generation.sample, maker=self)
+        return finish(stream)
+
+    def continue_from(self, generation: Generation, **changes) -> Generation:
+        """Go on from the last token of a generation that the model did not end; both parts as one."""
+        return finish(self.start_from(generation, **changes))
+
+    def start_from(self, generation: Generation, **changes) -> Stream:
+        """`continue_from`, token by token."""
+        if generation.finish_reason == "stop":
+            raise OptionError("the model has ended its text", "ask on with -c, or retry with another seed")
+        settings = replace_sampling(generation.sampling, changes)
+        return Stream(
+            self._backend.run, generation.prompt, settings, generation.sample, given=generation.tokens, maker=self
+        )
+
+    def forget(self) -> None:
+        """Empty the prefix cache."""
+        self._backend.prefix_cache.clear()
+
+    @property
+    def info(self) -> ModelInfo:
+        loaded, config = self._backend.loaded, self._backend.decoder.config
+        return ModelInfo(
+            name=loaded.name,
+            path=str(loaded.path),
+            architecture=config.architecture,
+            format=loaded.format,
+            parameters=config.n_parameters,
+            layers=config.n_layers,
+            heads=config.n_heads,
+            kv_heads=config.n_kv_heads,
+            width=config.d_model,
+            vocabulary_tokens=config.vocabulary_tokens,
+            context_tokens=config.context_tokens,
+            is_chat=self.is_chat,
+            device=str(self._backend.decoder.device),
+            file_bytes=loaded.file_bytes,
+            weights_bytes=self._backend.decoder.n_bytes,
+            cache_bytes=self._backend.prefix_cache.n_bytes,
+            sha256=self._sha256,
+            license=loaded.license,
+        )
+
+    def __repr__(self) -> str:
+        return f"<LLM {self.name}: {self.info.parameters / 1e6:,.0f}M parameters, {self._backend.loaded.format}>"
+
+
+def finish(stream: Stream) -> Generation:
+    """All of a stream. An interrupt raises `GenerationInterrupted` with what came by then."""
+    try:
+        for _ in stream:
+            pass
+    except KeyboardInterrupt:
+        stream.finish_reason = "interrupted"
+        raise GenerationInterrupted(stream.generation) from None
+    return stream.generation
+
+

@@ -1,0 +1,1 @@
+"""Text to ids and back, messages to a prompt: knows no torch."""

@@ -1,0 +1,150 @@
+"""A generation or a score: its text tinted token by token, alternatives on hover, a line of figures below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llm_magic.generation import Generation, Score, Token
+from llm_magic.views.heat import tint_ansi, tint_style
+from llm_magic.views.safe import escape_lines, escape_text, show_controls, show_spaces
+
+TITLE_ALTERNATIVES = 5
+STYLE = "white-space:pre-wrap;line-height:1.6"
+STATUS_STYLE = "font-size:85%;opacity:0.75;margin-top:4px"
+ENDINGS = {"stop": "", "length": "stopped at the length limit", "interrupted": "interrupted"}
+
+
+def status_parts(value: Generation | Score) -> list[str]:
+    """The figures of the line below an answer."""
+    if isinstance(value, Score):
+        return [
+            value.model,
+            f"{len(value.tokens):,} tokens",
+            f"perplexity {value.perplexity:.2f}" if value.perplexity else "nothing to score",
+            f"logprob {value.total_logprob:.2f}",
+        ]
+    s, rate = value.sampling, value.tokens_per_second
+    parts = [value.model, f"{len(value.tokens):,} tokens"]
+    if rate:
+        parts.append(f"{rate:.0f} tokens/s")
+    parts.append(f"seed {s.seed}")
+    parts.append(f"context {value.context_used:,} of {value.prompt.context_tokens:,}")
+    parts.append(describe_sampling(value))
+    ending = ENDINGS[value.finish_reason]
+    if ending and value.finish_reason == "interrupted":
+        ending += ": %llm continue goes on"
+    return [*parts, ending] if ending else parts
+
+
+def describe_sampling(value: Generation) -> str:
+    """The settings that shape the choice, those that are off left out."""
+    s = value.sampling
+    if s.temperature == 0:
+        parts = ["greedy"]
+    else:
+        parts = [f"temperature {s.temperature:g}"]
+        parts += [f"top-k {s.top_k}"] * (s.top_k > 0) + [f"top-p {s.top_p:g}"] * (s.top_p < 1)
+        parts += [f"min-p {s.min_p:g}"] * (s.min_p > 0)
+    return ", ".join(parts + [f"repetition penalty {s.repetition_penalty:g}"] * (s.repetition_penalty != 1))
+
+
+def render_text(value: Generation | Score, notes: Sequence[str] = ()) -> str:
+    """Plain text: the answer, and its line of figures."""
+    return f"{show_controls(value.text)}\n{render_status(value, notes)}"
+
+
+def render_status(value: Generation | Score, notes: Sequence[str] = ()) -> str:
+    """The line of figures, then a line for each note."""
+    lines = [f"[{' · '.join(status_parts(value))}]", *(f"[{note}]" for note in notes)]
+    return "\n".join(map(show_controls, lines))
+
+
+def render_ansi(token: Token) -> str:
+    """One token for a terminal, tinted."""
+    return tint_ansi(show_controls(token.text), token.probability)
+
+
+def render_html(value: Generation | Score, notes: Sequence[str] = ()) -> str:
+    """HTML without script: tokens tinted, alternatives in each one's title."""
+    end = value.end if isinstance(value, Generation) else None
+    spans = "".join(map(_render_token, value.tokens)) + (_render_end(end) if end else "")
+    status = "<br>".join(map(escape_text, [" · ".join(status_parts(value)), *notes]))
+    return f'<div style="{STYLE}">{spans}</div><div style="{STATUS_STYLE}">{status}</div>'
+
+
+def render_running_html(tokens: Sequence[Token]) -> str:
+    """What is there while it streams: tints, no alternatives, so that updates stay small."""
+    spans = []
+    for token in tokens:
+        style = tint_style(token.probability)
+        spans.append(f'<span style="{style}">{escape_lines(token.text)}</span>' if style else escape_lines(token.text))
+    return f'<div style="{STYLE}">{"".join(spans)}▏</div>'
+
+
+def _render_token(token: Token) -> str:
+    if not token.text:  # a part of a character that a later token completes
+        return ""
+    style = tint_style(token.probability)
+    style = f' style="{style}"' if style else ""
+    return f'<span title="{escape_text(describe_token(token))}"{style}>{escape_lines(token.text)}</span>'
+
+
+def _render_end(token: Token) -> str:
+    return f'<span title="{escape_text(describe_token(token))}" style="opacity:0.5">⏹</span>'
+
+
+def describe_token(token: Token) -> str:
+    """A token and what else could have stood there, a line each."""
+    name = show_spaces(token.text) if token.text else "end of turn"
+    if token.logprob is None:
+        return f"{name}  (nothing stands before it)"
+    lines = [f"{name}  {percent(token.probability)}  rank {token.rank}  entropy {token.entropy:.2f} nats"]
+    lines += [
+        f"{percent(other.probability):>7}  {show_spaces(other.text)}" for other in token.alternatives[:TITLE_ALTERNATIVES]
+    ]
+    return "\n".join(lines)
+
+
+def percent(probability: float) -> str:
+    """
+    >>> percent(0.7706), percent(0.00042), percent(1e-9)
+    ('77.1 %', '0.04 %', '<0.01 %')
+    """
+    if probability >= 0.001:
+        return f"{100 * probability:.1f} %"
+    return f"{100 * probability:.2f} %" if probability >= 0.0001 else "<0.01 %"
+
+
+def render_probabilities_text(value: Generation | Score) -> str:
+    """A table with a row for each token: probability, rank, entropy and the best alternatives."""
+    lines = [f"{'token':<16}{'p':>9}{'rank':>7}{'nats':>7}  alternatives"]
+    for token in value.tokens:
+        name = show_spaces(token.text or repr(token.bytes)[2:-1])
+        if token.logprob is None:
+            lines.append(f"{name:<16}{'–':>9}")
+            continue
+        others = "  ".join(
+            f"{show_spaces(a.text)} {percent(a.probability)}" for a in token.alternatives[:TITLE_ALTERNATIVES]
+        )
+        lines.append(f"{name:<16}{percent(token.probability):>9}{token.rank:>7}{token.entropy:>7.2f}  {others}")
+    return "\n".join(lines)
+
+
+def render_probabilities_html(value: Generation | Score) -> str:
+    """The same as a table."""
+    rows = []
+    for token in value.tokens:
+        name = escape_text(show_spaces(token.text or repr(token.bytes)[2:-1]))
+        if token.logprob is None:
+            rows.append(f"<tr><td>{name}</td><td></td><td></td><td></td><td></td></tr>")
+            continue
+        others = " · ".join(
+            f"{escape_text(show_spaces(a.text))} {percent(a.probability)}"
+            for a in token.alternatives[:TITLE_ALTERNATIVES]
+        )
+        rows.append(
+            f'<tr><td style="{tint_style(token.probability)}">{name}</td><td>{percent(token.probability)}</td>'
+            f"<td>{token.rank}</td><td>{token.entropy:.2f}</td><td>{others}</td></tr>"
+        )
+    head = "<tr><th>token</th><th>p</th><th>rank</th><th>entropy, nats</th><th>alternatives</th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>"

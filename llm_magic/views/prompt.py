@@ -1,0 +1,33 @@
+"""A prompt or a text, cut into its tokens."""
+
+from __future__ import annotations
+
+from llm_magic.generation import Prompt
+from llm_magic.views.answer import STATUS_STYLE
+from llm_magic.views.safe import escape_lines, escape_text, show_spaces
+
+_SHADES = ("rgba(70,130,220,0.18)", "rgba(240,130,20,0.18)")
+
+
+def render_text(value: Prompt) -> str:
+    """The pieces between bars, a line for each of the text's, then the counts."""
+    cut = "".join(f"{show_spaces(piece)}│" + "\n" * piece.count("\n") for piece in value.pieces)
+    return f"│{cut}".rstrip("\n") + f"\n[{_status(value)}]"
+
+
+def render_html(value: Prompt) -> str:
+    """Pieces in two alternating shades, each with its id in the title."""
+    spans = []
+    for index, (token_id, piece) in enumerate(zip(value.ids, value.pieces, strict=True)):
+        text = escape_lines(piece).replace("<br>", "↵<br>") or "·"
+        title = escape_text(f"{show_spaces(piece)}  id {token_id}, token {index}")
+        spans.append(f'<span title="{title}" style="background:{_SHADES[index % 2]}">{text}</span>')
+    return (
+        f'<div style="white-space:pre-wrap;line-height:1.6">{"".join(spans)}</div>'
+        f'<div style="{STATUS_STYLE}">{escape_text(_status(value))}</div>'
+    )
+
+
+def _status(value: Prompt) -> str:
+    room = f"room for {value.room_tokens:,} in a context of {value.context_tokens:,}"
+    return f"{value.model} · {value.mode} · {len(value.ids):,} tokens, {room} · nothing was generated"
