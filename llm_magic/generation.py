@@ -48,7 +48,7 @@ class Sampling:
     llm_magic.errors.OptionError: top_p is 1.4: give a value above 0, up to 1 (1 keeps all tokens)
     """
 
-    repetition_penalty: float = 1.1
+    repetition_penalty: float = 1.05
     """Divides the positive logits of tokens that already occur (CTRL, arXiv:1909.05858); 1 is off."""
     temperature: float = 0.2
     """Divides the logits; 0 takes the best token always."""
@@ -189,6 +189,10 @@ class Maker(Protocol):
     def replay(self, generation: "Generation") -> "Generation": ...
 
     def continue_from(self, generation: "Generation", **changes) -> "Generation": ...
+
+    def start_again(self, generation: "Generation", settings: Sampling) -> Any: ...
+
+    def start_from(self, generation: "Generation", **changes) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ MODES = ("ask", "text", "code")
 Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
 
 
-def load(name: str | Path | None = None, device: str | None = None, track: Track = show_progress) -> "LLM":
+def load(
+    name: str | Path | None = None, device: str | None = None, track: Track = show_progress
+) -> "LLM":
     """Load a model: the default one, a known name, a `.gguf` file, a folder, or what `pull` has fetched.
 
     The default model is fetched once, where it is not there yet. Raises `ModelNotFound`,
@@ -46,11 +48,18 @@ class LLM:
     """A model. `defaults` are the sampling settings of calls that do not name their own."""
 
     def __init__(self, backend: LocalBackend, defaults: Sampling = Sampling(), sha256: str | None = None):
-        self._backend, self.defaults, self._sha256 = backend, defaults, sha256
+        self._loaded: LocalBackend | None = backend
+        self.defaults, self._sha256, self.name = defaults, sha256, backend.loaded.name
 
     @property
-    def name(self) -> str:
-        return self._backend.loaded.name
+    def _backend(self) -> LocalBackend:
+        if self._loaded is None:
+            raise OptionError(f"the model {self.name} was unloaded", "load it again")
+        return self._loaded
+
+    def unload(self) -> None:
+        """Free the model's memory; results that it made stay, but cannot be continued."""
+        self._loaded = None
 
     @property
     def is_chat(self) -> bool:
@@ -114,15 +123,17 @@ class LLM:
             raise OptionError(f"k is {k}", "give a whole number, 1 or more")
         return self._backend.next(text, k)
 
-    def tokenize(self, text: str) -> list[tuple[int, str]]:
-        """The ids and pieces that a text is cut into."""
-        ids = self._backend.tokenizer.encode(text, self._backend.context_tokens * 16)
-        return list(zip(ids, self._backend.tokenizer.pieces(ids), strict=True))
+    def tokenize(self, text: str) -> Prompt:
+        """The ids and pieces that a raw text is cut into; it may be longer than the context."""
+        return self._backend.tokenize(text)
 
     def replay(self, generation: Generation) -> Generation:
         """Generate again, with the same prompt, settings and seed."""
-        stream = Stream(self._backend.run, generation.prompt, generation.sampling, generation.sample, maker=self)
-        return finish(stream)
+        return finish(self.start_again(generation, generation.sampling))
+
+    def start_again(self, generation: Generation, settings: Sampling) -> Stream:
+        """Generate behind the same prompt, with settings of its own, token by token."""
+        return Stream(self._backend.run, generation.prompt, settings, generation.sample, maker=self)
 
     def continue_from(self, generation: Generation, **changes) -> Generation:
         """Go on from the last token of a generation that the model did not end; both parts as one."""
@@ -166,6 +177,8 @@ class LLM:
         )
 
     def __repr__(self) -> str:
+        if self._loaded is None:
+            return f"<LLM {self.name}: unloaded>"
         return f"<LLM {self.name}: {self.info.parameters / 1e6:,.0f}M parameters, {self._backend.loaded.format}>"
 
 

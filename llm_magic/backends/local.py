@@ -17,6 +17,7 @@ from llm_magic.text.tokenizer import TextStream
 from llm_magic.weights.load import LoadedModel
 
 PREFIX_CACHE_BYTES = 512 << 20
+_MAX_TOKENIZE_TOKENS = 1_000_000
 CODE_OPENING = "```python\n"  # put into the model's mouth, so that what it writes is code and nothing else
 CODE_STOP = "```"
 CODE_SYSTEM = "You are an expert Python programmer. Answer with one short Python program."
@@ -70,6 +71,12 @@ class LocalBackend:
     def encode(self, text: str) -> list[int]:
         """A raw text's ids, behind the beginning-of-text token where the model has one."""
         return self.tokenizer.bos_ids + self.tokenizer.encode(text, self.context_tokens)
+
+    def tokenize(self, text: str) -> Prompt:
+        """A raw text cut into its tokens; it may be longer than the context."""
+        ids = self.tokenizer.encode(text, _MAX_TOKENIZE_TOKENS)
+        pieces = self.tokenizer.pieces(ids)
+        return Prompt(text, tuple(ids), pieces, "text", self.loaded.name, self.context_tokens)
 
     def run(self, stream: Stream) -> Iterator[Token]:
         """The tokens of one generation, behind the stream's prompt and the tokens it was given."""

@@ -26,7 +26,7 @@ class Groups:
     """A matrix as integer codes, with a scale and an offset for each group of inputs.
 
     weight[n, k] = codes[n, k] * scale[n, g] + offset[n, g], with g = k // group size.
-    `codes`: (N, K), uint8 for 4 bits (0 to 15), int8 for 8 bits. `scale`, `offset`: (N, G) fp32.
+    `codes`: (N, K), int8 (signed, of 4 or 8 bits), or uint8 (0 to 15). `scale`, `offset`: (N, G) fp32.
     """
 
     codes: Tensor
@@ -106,11 +106,13 @@ class Packed:
         self.n_products = 2 if groups.bits == 8 else 1
         codes, scale = groups.codes.int(), groups.scale
         offset = torch.zeros_like(scale) if groups.offset is None else groups.offset
-        if groups.bits == 8:  # int8 codes: high is -8..7, shifted by 8; low is 0..15
+        if groups.bits == 8:  # high is -8..7, low is 0..15; the kernel wants 0..15 of both
             high = codes >> 4
             codes = torch.cat([high + 8, codes - 16 * high], dim=1)
             zero = torch.cat([offset, 8 * scale], dim=1)
             scale = torch.cat([16 * scale, scale], dim=1)
+        elif groups.codes.dtype == torch.int8:
+            codes, zero = codes + 8, offset
         else:
             zero = offset + 8 * scale
         self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.contiguous(), 1)

@@ -231,7 +231,7 @@ class _Header:
             if entry.start < end:
                 raise self.fail(f"tensors {last!r} and {entry.name!r} overlap")
             end, last = entry.start + entry.n_bytes, entry.name
-        if end > self.size:
+        if tensors and end > self.size:
             raise ModelFileError(
                 f"{self.path} is incomplete: {self.size:,} of {end:,} bytes are there", FETCH_AGAIN
             )

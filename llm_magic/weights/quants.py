@@ -32,8 +32,7 @@ def read_tensor(file: GGUFFile, entry: TensorEntry) -> Weight:
 
 def _read_q4_0(blocks: Tensor) -> Groups:
     """d, 16 bytes of two codes each: weight = d * (code - 8)"""
-    scale = _halves(blocks[..., :2])
-    return Groups(_nibbles(blocks[..., 2:]), scale, -8 * scale, bits=4)
+    return Groups(_nibbles(blocks[..., 2:]).view(torch.int8) - 8, _halves(blocks[..., :2]), None, bits=4)
 
 
 def _read_q4_1(blocks: Tensor) -> Groups:

@@ -1,0 +1,228 @@
+"""A line to a command: the verb, then options, then the prompt; reading stops at the first word that is neither."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_magic.errors import OptionError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option: its flags, the name of its value, what that is called in help, and how it is read.
+
+    `read` is None for a switch. `is_sampling` options are fields of `Sampling`.
+    """
+
+    flags: tuple[str, ...]
+    name: str
+    help: str
+    read: Callable[[str], Any] | None = None
+    metavar: str = ""
+    is_sampling: bool = False
+    is_repeatable: bool = False
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(f"{text!r} is no number", "give a number such as 0.7") from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError(f"{text!r} is no whole number", "give a number such as 40") from None
+
+
+def _identifier(text: str) -> str:
+    if not text.isidentifier():
+        raise OptionError(f"{text!r} is no name for a variable", "give a name such as answer")
+    return text
+
+
+SAMPLING_OPTIONS = (
+    Option(("-T", "--temperature"), "temperature", "0 takes the best token always", _number, "X", True),
+    Option(("--top-k",), "top_k", "keep the N best tokens; 0 is off", _whole, "N", True),
+    Option(("--top-p",), "top_p", "keep the best tokens that reach P together; 1 is off", _number, "P", True),
+    Option(("--min-p",), "min_p", "drop tokens less likely than P times the best; 0 is off", _number, "P", True),
+    Option(("--repetition-penalty",), "repetition_penalty", "above 1 avoids what already occurs", _number, "X", True),
+    Option(("-n", "--max-tokens"), "max_tokens", "end after N tokens", _whole, "N", True),
+    Option(("--stop",), "stop", "end where TEXT begins; may be given again", str, "TEXT", True, True),
+    Option(("--seed",), "seed", "the same seed gives the same tokens", _whole, "N", True),
+)
+MODEL = Option(("-m", "--model"), "model", "a name, a .gguf file or a folder, for this call", str, "MODEL")
+OUT = Option(("-o", "--out"), "out", "put the result into the variable NAME", _identifier, "NAME")
+RAW = Option(("--raw",), "raw", "leave {names} as they are")
+QUIET = Option(("--quiet",), "quiet", "show nothing")
+PROBS = Option(("--probs",), "probs", "add a table of each token's probability and alternatives")
+SYSTEM = Option(("-s", "--system"), "system", "the system text", str, "TEXT")
+CHAT = Option(("--chat",), "chat", "go on in the conversation NAME", str, "NAME")
+CONTINUE = Option(("-c", "--continue"), "continue_", "go on in the latest conversation")
+DRY_RUN = Option(("--dry-run",), "dry_run", "show the exact prompt and its tokens; generate nothing")
+NO_STREAM = Option(("--no-stream",), "no_stream", "show the answer when it is complete")
+COUNT = Option(("-k",), "k", "how many tokens to list", _whole, "N")
+
+SHOWING = (OUT, QUIET, PROBS)
+GENERATING = (MODEL, SYSTEM, CHAT, CONTINUE, *SAMPLING_OPTIONS, *SHOWING, RAW, NO_STREAM, DRY_RUN)
+
+TAKES_NOTHING, TAKES_MODEL, TAKES_VERB, TAKES_TEXT, TAKES_PROMPT = "nothing", "model", "verb", "text", "prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb, what follows it, and the function that carries it out: (notebook, command, screen) -> value.
+
+    `takes` is one of the TAKES_ words; a verb that takes a prompt is a mode, and needs no note that
+    it was read as a verb.
+    """
+
+    name: str
+    takes: str
+    help: str
+    run: Callable[..., Any]
+    options: tuple[Option, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a line means: `verb` is None for a plain prompt. `options` holds those that were given."""
+
+    verb: Verb | None
+    text: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The options that are fields of `Sampling`."""
+        names = {option.name for option in SAMPLING_OPTIONS}
+        return {name: value for name, value in self.options.items() if name in names}
+
+
+def read_command(line: str, body: str | None, verbs: Mapping[str, Verb]) -> Command:
+    """The command of a line magic (`body` None) or a cell magic.
+
+    >>> read_command("-T 0.5 what's up?", None, {}).text
+    "what's up?"
+    >>> read_command("-- -T 0.5", None, {}).text
+    '-T 0.5'
+    """
+    line = line.strip()
+    if line == "--" or line.startswith("-- "):
+        return _plain(line[2:], body)
+    first, rest = _split_word(line)
+    if first in verbs:
+        command = _read_verb(verbs[first], rest, body, verbs)
+        if command is not None:
+            return command
+    if body is None and not rest and first and (close := _typo_of(first, verbs)):
+        raise OptionError(f"there is no verb {first!r}", f"did you mean {close}? As a prompt: %llm -- {first}")
+    options, text = _read_options(line, GENERATING, "a prompt")
+    return _plain(text, body, options)
+
+
+def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb]) -> Command | None:
+    """The command, or None where what follows does not parse as the verb's arguments."""
+    takes_text = verb.takes in (TAKES_TEXT, TAKES_PROMPT)
+    if not takes_text and body is not None:
+        return None
+    options, text = _read_options(rest, verb.options, f"`{verb.name}`")
+    if takes_text:
+        command = _plain(text, body, options)
+        notes = () if verb.takes == TAKES_PROMPT else (_verb_note(verb, rest),)
+        return Command(verb, command.text, options, notes if body is None else ())
+    word, more = _take_word(text, 0) if text else ("", 0)
+    if verb.takes == TAKES_NOTHING:
+        return None if text else Command(verb, "", options)
+    if text[more:].strip():
+        return None
+    if verb.takes == TAKES_VERB and word and word not in verbs and not _typo_of(word, verbs):
+        return None
+    return Command(verb, word, options)
+
+
+def _verb_note(verb: Verb, rest: str) -> str:
+    return f"read as the verb `{verb.name}`; as a prompt: %llm -- {verb.name} {rest[:30]}{'…' if len(rest) > 30 else ''}"
+
+
+def _plain(text: str, body: str | None, options: Mapping[str, Any] | None = None) -> Command:
+    parts = [text.strip()] if body is None else [part for part in (text.strip(), body.strip("\n")) if part]
+    return Command(None, "\n\n".join(parts), options or {})
+
+
+def _typo_of(word: str, verbs: Mapping[str, Verb]) -> str:
+    close = difflib.get_close_matches(word, verbs, 1, cutoff=0.8) if word.isalpha() else []
+    return close[0] if close else ""
+
+
+def _split_word(text: str) -> tuple[str, str]:
+    word, _, rest = text.partition(" ")
+    return word, rest.strip()
+
+
+def _read_options(text: str, allowed: tuple[Option, ...], whose: str) -> tuple[dict[str, Any], str]:
+    """Leading options of a text, and the text behind them."""
+    by_flag = {flag: option for option in allowed for flag in option.flags}
+    values: dict[str, Any] = {}
+    position = 0
+    while match := re.compile(r"\s*(--?[A-Za-z][\w-]*)(=|(?=\s|$))|\s*--(?=\s|$)").match(text, position):
+        if match[1] is None:  # `--`: the rest is the prompt
+            return values, text[match.end() :].strip()
+        flag, position = match[1], match.end()
+        if flag not in by_flag:
+            known = [flag for option in allowed for flag in option.flags]
+            fix = f"the nearest are {nearest(flag, known)}; as a prompt: %llm -- {flag} …" if known else "it takes none"
+            raise OptionError(f"there is no option {flag} for {whose}", fix)
+        option = by_flag[flag]
+        if option.read is None:
+            if match[2] == "=":
+                raise OptionError(f"{flag} is a switch", "give it without a value")
+            values[option.name] = True
+            continue
+        value, position = _take_value(text, position, flag, option)
+        values[option.name] = (*values.get(option.name, ()), value) if option.is_repeatable else value
+    return values, text[position:].strip()
+
+
+def _take_value(text: str, position: int, flag: str, option: Option) -> tuple[Any, int]:
+    if not text[position:].strip():
+        raise OptionError(f"{flag} lacks its value", f"write {flag} {option.metavar}")
+    word, position = _take_word(text, position)
+    try:
+        return option.read(word), position
+    except OptionError as error:
+        raise OptionError(f"{flag}: {error.problem}", error.fix) from None
+
+
+def _take_word(text: str, position: int) -> tuple[str, int]:
+    """The next word, quoted as in a shell, and where it ends."""
+    while position < len(text) and text[position].isspace():
+        position += 1
+    word, quote = [], ""
+    while position < len(text):
+        character = text[position]
+        if quote:
+            if character == quote:
+                quote = ""
+            elif character == "\\" and quote == '"' and text[position + 1 : position + 2] in ('"', "\\"):
+                position += 1
+                word.append(text[position])
+            else:
+                word.append(character)
+        elif character in "'\"":
+            quote = character
+        elif character.isspace():
+            break
+        else:
+            word.append(character)
+        position += 1
+    if quote:
+        raise OptionError(f"the quote {quote} of an option's value is not closed", f"add {quote} where the value ends")
+    return "".join(word), position

@@ -1,0 +1,76 @@
+"""What one notebook remembers: models, defaults, conversations, the latest result. The only long-lived state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llm_magic.errors import OptionError
+from llm_magic.generation import Distribution, Generation, Message, Sampling, Score
+
+if TYPE_CHECKING:
+    from llm_magic.llm import LLM, Track
+
+Result = Generation | Score | Distribution
+
+
+@dataclass(slots=True)
+class Notebook:
+    """`default_model` and `defaults` are what a call uses that does not say otherwise."""
+
+    default_model: str | None = None
+    defaults: Sampling = Sampling()
+    system: str | None = None
+    models: dict[str, LLM] = field(default_factory=dict)
+    chats: dict[str, tuple[Message, ...]] = field(default_factory=dict)
+    conversation: tuple[Message, ...] = ()
+    latest: Result | None = None
+    latest_generation: Generation | None = None
+    latest_model: str | None = None
+    shown: Any = None  # what the running cell has shown already, so that it is not shown twice
+
+    def model(self, name: str | None, track: Track) -> LLM:
+        """The model of that name, or the default one; loaded if it is not yet."""
+        key = name or self.default_model or ""
+        if key not in self.models:
+            from llm_magic import load  # here, since loading it brings torch
+
+            self.models[key] = load(key or None, track=track)
+        self.latest_model = key
+        return self.models[key]
+
+    def unload(self) -> list[str]:
+        """Free all models' memory. Returns their names."""
+        unloaded = list(self.models.values())
+        self.models.clear()
+        for llm in unloaded:
+            llm.unload()
+        return [llm.name for llm in unloaded]
+
+    def remember(self, result: Result) -> None:
+        """Keep a result as the latest one."""
+        self.latest = result
+        if isinstance(result, Generation):
+            self.latest_generation = result
+
+    def history(self, chat: str | None, is_continued: bool) -> tuple[Message, ...]:
+        """The turns that a call goes on from."""
+        if chat is not None:
+            return self.chats.get(chat, ())
+        if is_continued and not self.conversation:
+            raise OptionError("there is no conversation to go on with", "ask something first, without -c")
+        return self.conversation if is_continued else ()
+
+    def add_turn(self, generation: Generation, chat: str | None) -> None:
+        """Keep the conversation that an answer ends."""
+        if generation.messages:
+            self.conversation = generation.messages
+            if chat is not None:
+                self.chats[chat] = generation.messages
+
+    def reset(self) -> None:
+        """Forget conversations, results and prefixes; models and defaults stay."""
+        self.chats.clear()
+        self.conversation, self.latest, self.latest_generation, self.shown = (), None, None, None
+        for llm in self.models.values():
+            llm.forget()
