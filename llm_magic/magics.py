@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -45,14 +44,15 @@ class LLMMagics(Magics):
     def __init__(self, shell):
         super().__init__(shell=shell)
         self.notebook = Notebook()
-        self._interrupted_at: int | None = None
+        self._was_interrupted = False  # in the running cell
 
     @needs_local_scope
     @no_var_expand
     @line_cell_magic
     def llm(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None):
         namespace = self.shell.user_ns | (local_ns or {})
-        self._raise_if_interrupted()
+        if self._was_interrupted:  # one interrupt ends a loop of prompts: the one that it hit keeps its text
+            raise KeyboardInterrupt("the generation before was interrupted")
         self.notebook.shown = None
         try:
             result = self._carry_out(read_command(line, cell, VERBS), namespace, is_empty=not line.strip() and cell is None)
@@ -76,12 +76,13 @@ class LLMMagics(Magics):
         screen = self._screen(options.get("quiet", False))
         run = command.verb.run if command.verb else run_prompt
         result = run(self.notebook, Command(command.verb, text, options, notes), screen)
+        self.model = self.notebook.default_model or ""
         return self._keep(result, options)
 
     def _keep(self, result, options: dict[str, Any]):
         """Bind the result where the user wants it, and remember that it was shown."""
         if isinstance(result, Generation) and result.finish_reason == "interrupted":
-            self._interrupted_at = self.shell.execution_count
+            self._was_interrupted = True
         if isinstance(result, (Generation, Score, Distribution)):
             self.shell.user_ns["_llm"] = result
         if (name := options.get("out")) is not None:
@@ -91,12 +92,9 @@ class LLMMagics(Magics):
         self.notebook.shown = result
         return result
 
-    def _raise_if_interrupted(self) -> None:
-        """One interrupt ends a loop of prompts: the one that it hit keeps its text, the next does not begin."""
-        was_interrupted = self._interrupted_at == self.shell.execution_count
-        self._interrupted_at = None
-        if was_interrupted:
-            raise KeyboardInterrupt("the generation before was interrupted")
+    def begin_cell(self, info=None) -> None:
+        """What is remembered of a cell ends with it."""
+        self.notebook.shown, self._was_interrupted = None, False
 
     def _take_defaults(self) -> None:
         self.notebook.default_model = self.model or None
@@ -134,7 +132,9 @@ class Hooks:
         transforms = shell.input_transformer_manager.line_transforms
         transforms.insert(transforms.index(cell_magic) + 1, call_prompts)
         shell.display_trap.hook = self.display
-        shell.set_hook("complete_command", self.complete, re_key=re.compile(r"%{1,2}llm$"))
+        shell.events.register("pre_run_cell", self.magics.begin_cell)
+        for word in ("%llm", "%%llm"):
+            shell.set_hook("complete_command", self.complete, str_key=word)
 
     def remove(self) -> None:
         shell = self.shell
@@ -143,6 +143,7 @@ class Hooks:
         shell.configurables.remove(self.magics)
         shell.input_transformer_manager.line_transforms.remove(call_prompts)
         shell.display_trap.hook = shell.displayhook
+        shell.events.unregister("pre_run_cell", self.magics.begin_cell)
         self.magics.notebook.unload()
 
     def display(self, result=None) -> None:

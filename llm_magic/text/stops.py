@@ -29,12 +29,14 @@ class StopFinder:
         if starts:
             self.is_found = True
             return _cut(self._take(len(self._held)), min(starts))
-        free, n_characters = 0, len(text) - self._overlap(text)
-        for held in self._held:
+        free, open_bytes, n_characters = 0, 0, len(text) - self._overlap(text)
+        for count, held in enumerate(self._held, 1):
             n_characters -= len(held.text)
             if n_characters < 0:
                 break
-            free += 1
+            open_bytes = _open_bytes(open_bytes, held)
+            if open_bytes == 0:  # else the token ends in half a character, which may begin a stop text
+                free = count
         return self._take(free)
 
     def flush(self) -> list[Token]:
@@ -54,20 +56,28 @@ class StopFinder:
         return 0
 
 
+def _open_bytes(before: int, token: Token) -> int:
+    """How many bytes of a character are there behind a token while its last byte is not."""
+    return max(0, before + len(token.bytes) - len(token.text.encode()))
+
+
 def _cut(tokens: list[Token], n_characters: int) -> list[Token]:
     """The tokens of the first characters; the last may keep a part of its text, and of its bytes."""
     kept: list[Token] = []
-    open_bytes = 0  # of a character whose last byte has not come: its text stands at a later token
+    open_bytes = 0
     for token in tokens:
-        if len(token.text) > n_characters:
-            text = token.text[:n_characters]
+        text = token.text[:n_characters]
+        if len(text) < len(token.text):
             if text:
                 data = token.bytes[: max(0, len(text.encode()) - open_bytes)]
                 return [*kept, dataclasses.replace(token, text=text, bytes=data)]
             break
-        n_characters -= len(token.text)
-        open_bytes = 0 if token.text else open_bytes + len(token.bytes)
+        n_characters -= len(text)
+        open_bytes = _open_bytes(open_bytes, token)
         kept.append(token)
-    while kept and not kept[-1].text:  # bytes of a character that was cut off
-        kept.pop()
+    while open_bytes and kept:  # the beginning of a character that was cut off
+        last = kept.pop()
+        if len(last.bytes) > open_bytes:
+            kept.append(dataclasses.replace(last, bytes=last.bytes[:-open_bytes]))
+        open_bytes = max(0, open_bytes - len(last.bytes))
     return kept

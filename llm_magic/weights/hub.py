@@ -28,8 +28,8 @@ WANTED = (
 )
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _DOWNLOAD = (
-    "import sys, huggingface_hub as h; h.utils.disable_progress_bars();"
-    "print(h.snapshot_download(sys.argv[1], revision=sys.argv[2], allow_patterns=sys.argv[3:]))"
+    "import sys; from huggingface_hub import snapshot_download, utils; utils.disable_progress_bars();"
+    "print(snapshot_download(sys.argv[1], revision=sys.argv[2], allow_patterns=sys.argv[3:]))"
 )
 
 
@@ -39,7 +39,8 @@ def is_hub_name(text: str) -> bool:
     >>> is_hub_name("HuggingFaceTB/SmolLM2-360M-Instruct"), is_hub_name("./model.gguf"), is_hub_name("smollm2")
     (True, False, False)
     """
-    return bool(_NAME.fullmatch(text)) and not text.startswith(".")
+    is_file = text.endswith(".gguf") and text.count("/") < 2
+    return bool(_NAME.fullmatch(text)) and not text.startswith(".") and not is_file
 
 
 def pull(name: str, cache: Path) -> Generator[float, None, Path]:
@@ -53,7 +54,7 @@ def pull(name: str, cache: Path) -> Generator[float, None, Path]:
     repository, file = _split(name)
     pin = _read_pin(name, cache)
     try:
-        info = huggingface_hub.HfApi().model_info(
+        info = huggingface_hub.HfApi(endpoint=_endpoint()).model_info(
             repository, revision=pin.get("commit"), files_metadata=True, timeout=30
         )
     except hub_errors.GatedRepoError:
@@ -101,6 +102,11 @@ def find(name: str, cache: Path) -> Path | None:
 def pulled_names(cache: Path) -> list[str]:
     """Names of the models that were pulled."""
     return sorted(_read_json(path).get("name", "") for path in (cache / "pins").glob("*.json"))
+
+
+def _endpoint() -> str | None:
+    """The hub's address: HF_ENDPOINT, or the client's own default."""
+    return os.environ.get("HF_ENDPOINT")
 
 
 def _split(name: str) -> tuple[str, str | None]:
