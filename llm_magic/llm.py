@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from llm_magic.backends.local import LocalBackend
 from llm_magic.backends.stream import Stream
@@ -31,7 +32,8 @@ def load(
 ) -> "LLM":
     """Load a model: the default one, a known name, a `.gguf` file, a folder, or what `pull` has fetched.
 
-    The default model is fetched once, where it is not there yet. Raises `ModelNotFound`,
+    The default model is fetched once, where it is not there yet; a model that is in memory already is
+    shared. Raises `ModelNotFound`,
     `ModelFileError` or `DownloadError`.
 
     >>> llm = load()                                                        # doctest: +SKIP
@@ -40,8 +42,16 @@ def load(
     found = store.find(name)
     if found is None:
         found = track("fetching the model", store.fetch_default())
-    loaded = track(f"loading {found.name}", load_model(found.path, found.name, device))
-    return LLM(LocalBackend(loaded), sha256=found.sha256)
+    key = (found.name, str(found.path.resolve()), found.path.stat().st_mtime_ns, device)
+    backend = _BACKENDS.get(key)
+    if backend is None:
+        backend = LocalBackend(track(f"loading {found.name}", load_model(found.path, found.name, device)))
+        _BACKENDS[key] = backend
+    return LLM(backend, sha256=found.sha256)
+
+
+# a model that is in memory is not loaded a second time; it goes when nobody holds it
+_BACKENDS: WeakValueDictionary[tuple, LocalBackend] = WeakValueDictionary()
 
 
 class LLM:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import threading
+import weakref
 
 import pytest
 import torch
@@ -243,6 +245,18 @@ def test_stop_ends_a_stream_between_tokens(tiny_llm):
     g = stream.generation
     assert len(g.tokens) == 5 and g.finish_reason == "interrupted"
     assert g.continue_(max_tokens=3).tokens[:5] == g.tokens
+
+
+def test_a_model_in_memory_is_shared_and_freed_with_its_last_user(tiny_folder, tmp_path):
+    folder = save_hf_model(make_hf_model(), tmp_path / "shared")
+    first, second = llm_magic.load(folder), llm_magic.load(folder)
+    assert first._backend is second._backend
+    gone = weakref.ref(first._backend)
+    first.unload()
+    assert second("a", mode="text", max_tokens=2).text is not None
+    second.unload()
+    gc.collect()
+    assert gone() is None
 
 
 def test_an_unloaded_model_says_so(tiny_folder):

@@ -85,7 +85,7 @@ def test_a_conversation_goes_on(shell):
     shell.run("%llm --chat b -n 3 uno")
     out, _ = shell.run("%llm --chat a -n 3 two")
     contents = [m.content for m in shell["_llm"].prompt.messages if m.role == "user"]
-    assert contents == ["one", "two"] and "1 earlier turns" in out
+    assert contents == ["one", "two"] and "1 earlier turn is" in out
     shell.run("%llm -c -n 3 three")
     assert [m.content for m in shell["_llm"].prompt.messages if m.role == "user"] == ["one", "two", "three"]
     shell.run("%llm new")

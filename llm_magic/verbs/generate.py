@@ -35,11 +35,11 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
     system = options.get("system", None if history or is_raw else notebook.system)
     prompt = llm.prompt(command.text, mode=mode, system=system, history=history, **dataclasses.asdict(settings))
     if options.get("dry_run"):
-        screen.show(prompt, command.notes)
+        screen.show(prompt, (*command.notes, "nothing was generated"))
         return prompt
     notes = command.notes
-    if history:
-        notes += (f"{sum(m.role == 'user' for m in history)} earlier turns are in the context",)
+    if n_turns := sum(message.role == "user" for message in history):
+        notes += (f"{n_turns} earlier {'turn is' if n_turns == 1 else 'turns are'} in the context",)
     generation = _follow(notebook, screen, command, llm.start(prompt), notes)
     notebook.add_turn(generation, chat)
     return generation

@@ -30,4 +30,4 @@ def render_html(value: Prompt) -> str:
 
 def _status(value: Prompt) -> str:
     room = f"room for {value.room_tokens:,} in a context of {value.context_tokens:,}"
-    return f"{value.model} · {value.mode} · {len(value.ids):,} tokens, {room} · nothing was generated"
+    return f"{value.model} · {value.mode} · {len(value.ids):,} tokens, {room}"

@@ -1,0 +1,193 @@
+"""The default model against transformers in fp32 on the same dequantised weights, and against itself after a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import gguf
+import pytest
+import torch
+from texts import CODE, DIALOGUE, PROSE
+
+from llm_magic.backends.local import LocalBackend
+from llm_magic.engine.cache import KVCache, Sequence
+from llm_magic.engine.generate import advance, prefill
+from llm_magic.engine.sampling import gumbel_noise
+from llm_magic.llm import LLM
+
+
+@pytest.fixture(scope="module")
+def truth(real_path):
+    """transformers' Llama in fp32, its weights dequantised by gguf-py, Q and K back in Hugging Face's row order."""
+    import transformers
+
+    reader = gguf.GGUFReader(real_path)
+    config = transformers.LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, max_position_embeddings=8192, rope_theta=100_000.0, rms_norm_eps=1e-5,
+        tie_word_embeddings=True, attn_implementation="eager",
+    )  # fmt: skip
+    mapping = {
+        name: key
+        for key in transformers.LlamaForCausalLM(config).state_dict()
+        if (name := gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30).get_name(key, try_suffixes=(".weight",)))
+    }
+    heads = {"attn_q": 9, "attn_k": 3}
+    state = {}
+    for tensor in reader.tensors:
+        weight = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy()).float()
+        part = tensor.name.split(".")[-2]
+        if part in heads:
+            weight = weight.view(heads[part], -1, 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+        state[mapping[tensor.name]] = weight
+    model = transformers.LlamaForCausalLM(config).eval()
+    model.load_state_dict(state | {"lm_head.weight": state["model.embed_tokens.weight"]})
+    return model
+
+
+def fresh(llm) -> LLM:
+    return LLM(LocalBackend(llm._backend.loaded))
+
+
+@pytest.fixture(scope="module")
+def forced(real_llm, truth):
+    """Logits of every position of prose, code and dialogue, by single decode steps, and the truth's."""
+    decoder = real_llm._backend.decoder
+    ours, theirs = [], []
+    for text in (PROSE, CODE, DIALOGUE):
+        ids = list(real_llm.tokenize(text).ids)
+        sequence = Sequence(KVCache(decoder.config, decoder.device), [])
+        list(prefill(decoder, sequence, ids[:1]))
+        rows = [decoder.logits(sequence.hidden)]
+        with torch.inference_mode():
+            rows += [decoder.logits(advance(decoder, sequence, i)) for i in ids[1:]]
+            theirs.append(truth(torch.tensor([ids])).logits[0])
+        ours.append(torch.stack(rows))
+    return torch.cat(ours), torch.cat(theirs)
+
+
+def test_the_best_token_is_the_truths_but_for_near_ties(forced):
+    ours, theirs = forced
+    assert len(ours) >= 400
+    agrees = ours.argmax(-1) == theirs.argmax(-1)
+    best_two = theirs.topk(2).values
+    gaps = (best_two[:, 0] - best_two[:, 1])[~agrees]
+    figures = f"agreement {agrees.float().mean():.4f} of {len(ours)}, largest gap where not {gaps.max().item():.3f}"
+    print(figures)
+    assert agrees.float().mean() >= 0.96 and (gaps < 0.25).all(), figures
+
+
+def test_probabilities_are_as_true_as_llama_cpps(forced):
+    ours, theirs = forced
+    p, q = theirs.log_softmax(-1), ours.log_softmax(-1)
+    divergence = (p.exp() * (p - q)).sum(-1).mean().item()
+    print(f"mean KL {divergence:.5f} nats")
+    assert divergence < 0.0027  # nats; what llama.cpp has on the same file
+
+
+@pytest.mark.parametrize("text", [PROSE, CODE, DIALOGUE], ids=["prose", "code", "dialogue"])
+def test_a_score_is_close_to_the_truth(real_llm, truth, text):
+    score = real_llm.score(text)
+    ids = torch.tensor([[t.id for t in score.tokens]])
+    with torch.inference_mode():
+        loss = torch.nn.functional.cross_entropy(truth(ids).logits[0, :-1], ids[0, 1:], reduction="none")
+    difference = (torch.tensor([t.logprob for t in score.tokens[1:]]) + loss).abs().mean().item()
+    print(f"mean absolute difference {difference:.4f} nats")
+    assert difference < 0.05
+
+
+def test_paris_is_the_capital_of_france(real_llm):
+    best = real_llm.next("The capital of France is").top[0]
+    assert best.text == " Paris" and best.probability == pytest.approx(0.77, abs=0.02)  # the truth has 0.77
+
+
+PROMPTS = ["Why is the sky blue?", "Name three rivers.", "Write one sentence about a cat."]
+OPTIONS = {"temperature": 0.8, "seed": 5, "max_tokens": 24}
+FINGERPRINT = """
+import json, sys, hashlib, llm_magic
+llm = llm_magic.load()
+out = {}
+for prompt in json.loads(sys.argv[1]):
+    g = llm(prompt, **json.loads(sys.argv[2]))
+    out[prompt] = [hashlib.sha256(repr([(t.id, t.logprob, t.sampled_logprob, t.entropy) for t in g.tokens]).encode()).hexdigest(), g.text]
+print(json.dumps(out))
+"""
+
+
+def fingerprints(llm, prompts):
+    found = {}
+    for prompt in prompts:
+        g = llm(prompt, **OPTIONS)
+        figures = repr([(t.id, t.logprob, t.sampled_logprob, t.entropy) for t in g.tokens])
+        found[prompt] = [hashlib.sha256(figures.encode()).hexdigest(), g.text]
+    return found
+
+
+def test_the_same_call_is_bit_identical_twice_after_a_restart_and_whatever_was_asked_before(real_llm):
+    llm = fresh(real_llm)
+    first = fingerprints(llm, PROMPTS)
+    assert fingerprints(llm, PROMPTS) == first
+    assert fingerprints(fresh(real_llm), PROMPTS[::-1]) == first
+    command = [sys.executable, "-c", FINGERPRINT, json.dumps(PROMPTS[1:]), json.dumps(OPTIONS)]
+    restarted = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(restarted.stdout) == {p: first[p] for p in PROMPTS[1:]}
+
+
+def test_a_long_shared_prefix_leaves_every_bit_as_it_was(real_llm):
+    llm = fresh(real_llm)
+    llm(PROSE + "\n\nWho is the keeper?", **OPTIONS)
+    warm = llm(PROSE + "\n\nWhat did the keeper write?", **OPTIONS)
+    cold = fresh(real_llm)(PROSE + "\n\nWhat did the keeper write?", **OPTIONS)
+    assert warm.cached_tokens > 64 and cold.cached_tokens == 0
+    assert warm == cold
+
+
+NEAR_TIE = 0.25  # logits; the best tokens of the engine and of the truth part at gaps up to this
+
+
+def test_a_warm_prefix_gives_the_same_tokens_up_to_a_near_tie_over_100_seeds(real_llm):
+    """A chat's second turn, warm (the first answer's cache comes from decode steps) and cold (from a prefill)."""
+    llm = fresh(real_llm)
+    first = llm("Name a colour.", temperature=0, max_tokens=12)
+    differing = 0
+    for seed in range(100):
+        options = {
+            "history": first.messages, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0,
+            "seed": seed, "max_tokens": 6,
+        }  # fmt: skip
+        llm.forget()
+        llm("Name a colour.", temperature=0, max_tokens=12)
+        warm = llm("Another one?", **options)
+        assert warm.cached_tokens > len(first.prompt.ids)
+        cold = fresh(real_llm)("Another one?", **options)
+        for index, (ours, theirs) in enumerate(zip(warm.tokens, cold.tokens, strict=False)):
+            if ours.id != theirs.id:  # then the noisy scores of the two were nearly tied
+                differing += 1
+                assert noisy_gap(real_llm, cold, index, ours.id) < NEAR_TIE
+                break
+            assert ours.logprob == pytest.approx(theirs.logprob, abs=0.5)
+    print(f"{differing} of 100 seeds differ, each at a near tie")
+    assert differing < 20
+
+
+def noisy_gap(llm, generation, index, other_id):
+    """By how much the noisy score of a generation's token was above that of another token."""
+    decoder, ids = llm._backend.decoder, list(generation.prompt.ids)
+    sequence = Sequence(KVCache(decoder.config, decoder.device), [])
+    list(prefill(decoder, sequence, ids))
+    hidden = sequence.hidden
+    for token in generation.tokens[:index]:
+        hidden = advance(decoder, sequence, token.id)
+    with torch.inference_mode():
+        pair = torch.tensor([generation.tokens[index].id, other_id])
+        scores = decoder.logits(hidden)[pair].double() + gumbel_noise(pair, generation.seed, 0, len(ids) + index)
+    return (scores[0] - scores[1]).item()
+
+
+def test_code_is_code_without_fences(real_llm):
+    g = real_llm("Write a function that adds two numbers.", mode="code", max_tokens=120)
+    assert "```" not in g.text and "def " in g.text and g.finish_reason == "stop"
+    compile(g.text, "cell", "exec")
