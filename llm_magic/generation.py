@@ -186,13 +186,13 @@ class ModelTable:
 class Maker(Protocol):
     """What a generation needs of the model that made it."""
 
-    def replay(self, generation: "Generation") -> "Generation": ...
+    def replay(self, generation: Generation) -> Generation: ...
 
-    def continue_from(self, generation: "Generation", **changes) -> "Generation": ...
+    def continue_from(self, generation: Generation, **changes) -> Generation: ...
 
-    def start_again(self, generation: "Generation", settings: Sampling) -> Any: ...
+    def start_again(self, generation: Generation, settings: Sampling) -> Any: ...
 
-    def start_from(self, generation: "Generation", **changes) -> Any: ...
+    def start_from(self, generation: Generation, **changes) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -248,15 +248,15 @@ class Generation:
         """The conversation with this answer as its last turn; empty in mode `text`."""
         return (*self.prompt.messages, Message("assistant", self.text)) if self.prompt.messages else ()
 
-    def to_pandas(self) -> "pandas.DataFrame":
+    def to_pandas(self) -> pandas.DataFrame:
         """A frame with one row for each token."""
         return _tokens_to_pandas(self.tokens)
 
-    def replay(self) -> "Generation":
+    def replay(self) -> Generation:
         """Generate again, with the same prompt, settings and seed."""
         return _require_maker(self).replay(self)
 
-    def continue_(self, **changes) -> "Generation":
+    def continue_(self, **changes) -> Generation:
         """Go on from the last token; `changes` are fields of `Sampling`. Returns both parts as one."""
         return _require_maker(self).continue_from(self, **changes)
 
@@ -291,7 +291,7 @@ class Score:
         """exp of the mean negative logprob of the scored tokens."""
         return _perplexity(self.tokens)
 
-    def to_pandas(self) -> "pandas.DataFrame":
+    def to_pandas(self) -> pandas.DataFrame:
         """A frame with one row for each token."""
         return _tokens_to_pandas(self.tokens)
 
@@ -319,7 +319,7 @@ class Distribution:
     def __iter__(self) -> Iterator[Alternative]:
         return iter(self.top)
 
-    def to_pandas(self) -> "pandas.DataFrame":
+    def to_pandas(self) -> pandas.DataFrame:
         """A frame with one row for each of the best tokens."""
         rows = [
             {"id": a.id, "text": a.text, "logprob": a.logprob, "probability": a.probability, "rank": i}
@@ -375,7 +375,7 @@ def _import_pandas():
     return pandas
 
 
-def _tokens_to_pandas(tokens: tuple[Token, ...]) -> "pandas.DataFrame":
+def _tokens_to_pandas(tokens: tuple[Token, ...]) -> pandas.DataFrame:
     columns = ("id", "text", "bytes", "logprob", "probability", "sampled_logprob", "rank", "entropy", "ms")
     rows = [[getattr(token, name) for name in columns] for token in tokens]
     frame = _import_pandas().DataFrame(rows, columns=list(columns))

@@ -149,7 +149,9 @@ def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb
 
 
 def _verb_note(verb: Verb, rest: str) -> str:
-    return f"read as the verb `{verb.name}`; as a prompt: %llm -- {verb.name} {rest[:30]}{'…' if len(rest) > 30 else ''}"
+    return (
+        f"read as the verb `{verb.name}`; as a prompt: %llm -- {verb.name} {rest[:30]}{'…' if len(rest) > 30 else ''}"
+    )
 
 
 def _plain(text: str, body: str | None, options: Mapping[str, Any] | None = None) -> Command:

@@ -18,7 +18,7 @@ def call_prompts(lines: list[str]) -> list[str]:
     """A cell's lines with each prompt line as a call of the magic; what stands in strings is left alone.
 
     >>> call_prompts(["x = %llm what's (up?\\n"])
-    ["x = get_ipython().run_line_magic('llm', \\"what's (up?\\")\\n"]
+    ['x = get_ipython().run_line_magic(\\'llm\\', "what\\'s (up?")\\n']
     """
     result: list[str] = []
     open_quote = ""

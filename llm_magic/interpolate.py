@@ -32,7 +32,9 @@ def interpolate(text: str, namespace: Mapping[str, Any]) -> tuple[str, tuple[str
         try:
             filled = str(value)
         except Exception as error:
-            raise OptionError(f"{match[0]} cannot be written as text ({error})", "use --raw to leave it as it is") from None
+            raise OptionError(
+                f"{match[0]} cannot be written as text ({error})", "use --raw to leave it as it is"
+            ) from None
         put_in.append(match[1] + match[2])
         return filled
 

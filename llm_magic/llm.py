@@ -27,9 +27,7 @@ MODES = ("ask", "text", "code")
 Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
 
 
-def load(
-    name: str | Path | None = None, device: str | None = None, track: Track = show_progress
-) -> "LLM":
+def load(name: str | Path | None = None, device: str | None = None, track: Track = show_progress) -> LLM:
     """Load a model: the default one, a known name, a `.gguf` file, a folder, or what `pull` has fetched.
 
     The default model is fetched once, where it is not there yet; a model that is in memory already is
@@ -201,5 +199,3 @@ def finish(stream: Stream) -> Generation:
         stream.finish_reason = "interrupted"
         raise GenerationInterrupted(stream.generation) from None
     return stream.generation
-
-

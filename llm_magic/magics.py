@@ -55,7 +55,9 @@ class LLMMagics(Magics):
             raise KeyboardInterrupt("the generation before was interrupted")
         self.notebook.shown = None
         try:
-            result = self._carry_out(read_command(line, cell, VERBS), namespace, is_empty=not line.strip() and cell is None)
+            result = self._carry_out(
+                read_command(line, cell, VERBS), namespace, is_empty=not line.strip() and cell is None
+            )
         except LLMError as error:
             raise UsageError(str(error)) from None
         return result

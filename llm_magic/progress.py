@@ -43,9 +43,10 @@ def format_bar(label: str, share: float, elapsed_s: float) -> str:
     """One line of a bar, 79 characters wide.
 
     >>> format_bar("loading", 0.5, 2.0).rstrip()
-    'loading  50% ████████████            2 s left'
+    'loading  50% ████████████             2 s left'
     """
     share = min(1.0, max(0.0, share))
     bar = ("█" * round(share * BAR_WIDTH)).ljust(BAR_WIDTH)
-    left = f"{elapsed_s * (1 - share) / share:.0f} s left" if share > 0.01 else ""
+    # an early estimate is a guess: none is better
+    left = f" {elapsed_s * (1 - share) / share:.0f} s left" if share > 0.1 and elapsed_s > 1 else ""
     return f"{label} {share:4.0%} {bar}{left}".ljust(79)

@@ -31,7 +31,7 @@ class NotebookScreen:
         for _ in stream:
             now = time.monotonic()
             if is_streamed and now - drawn_at >= UPDATE_S:
-                handle = _draw(handle, "…", answer.render_running_html(stream.tokens))
+                handle = _draw(handle, "…", answer.render_running_html(stream.prompt, stream.tokens))
                 drawn_at = now
         generation = stream.generation
         _draw(handle, answer.render_text(generation, notes), answer.render_html(generation, notes))
@@ -40,7 +40,7 @@ class NotebookScreen:
     def show(self, value: Any, notes: Sequence[str] = ()) -> None:
         """Show a value, with notes below it."""
         face = FACES[type(value)]
-        html = face.html(value) + "".join(f"<div>{escape_text(note)}</div>" for note in notes)
+        html = face.html(value) + answer.render_lines(notes)
         _draw(None, "\n".join([face.text(value), *(f"[{note}]" for note in notes)]), html)
 
     def show_probabilities(self, value: Any) -> None:
@@ -78,14 +78,19 @@ class TerminalScreen:
 
     def follow(self, stream: Stream, is_streamed: bool, notes: Sequence[str]) -> Generation:
         """Show a generation while it is made; returns it when it is done."""
+        render = answer.render_ansi if self.has_colours else answer.render_plain
+        self._write(self._dim(answer.show_controls(answer.continued_text(stream.prompt))))
+        self._write("".join(map(render, stream.tokens)))  # those that were given, where it continues
+        n_written = len(stream.tokens)
         for token in stream:
             if is_streamed:
-                self._write(answer.render_ansi(token) if self.has_colours else answer.show_controls(token.text))
+                self._write(render(token))
+                n_written += 1
         generation = stream.generation
-        if not is_streamed:
-            texts = map(answer.render_ansi, generation.tokens) if self.has_colours else [answer.show_controls(generation.text)]
-            self._write("".join(texts))
-        self._write(("" if generation.text.endswith("\n") else "\n") + self._dim(answer.render_status(generation, notes)))
+        self._write("".join(map(render, generation.tokens[n_written:])))
+        self._write(
+            ("" if generation.text.endswith("\n") else "\n") + self._dim(answer.render_status(generation, notes))
+        )
         self._write("\n")
         return generation
 
@@ -110,6 +115,8 @@ class TerminalScreen:
         return show_progress(label, steps)
 
     def _write(self, text: str) -> None:
+        if not text:
+            return
         try:
             sys.stdout.write(text)
         except UnicodeEncodeError:  # a terminal whose encoding lacks a character
@@ -117,7 +124,7 @@ class TerminalScreen:
         sys.stdout.flush()
 
     def _dim(self, text: str) -> str:
-        return f"\x1b[2m{text}\x1b[0m" if self.has_colours else text
+        return f"\x1b[2m{text}\x1b[0m" if self.has_colours and text else text
 
 
 class QuietScreen:

@@ -70,7 +70,7 @@ def make_hf_model(kind: str = "llama", **changes):
     config = config_class(**values)
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():  # norms of one and biases of zero would hide what is done with them
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
             else:

@@ -71,7 +71,9 @@ def test_the_full_forward_equals_transformers(pair, length):
 def test_cached_decode_equals_the_full_forward(pair):
     theirs, decoder = pair
     ids, cache = ids_of((1, 80)), KVCache(decoder.config, decoder.device)
-    steps = [our_logits(decoder, ids[:, :70], cache)] + [our_logits(decoder, ids[:, i : i + 1], cache) for i in range(70, 80)]
+    steps = [our_logits(decoder, ids[:, :70], cache)] + [
+        our_logits(decoder, ids[:, i : i + 1], cache) for i in range(70, 80)
+    ]
     with torch.inference_mode():
         torch.testing.assert_close(torch.cat(steps, dim=1), theirs(ids).logits, **TOLERANCE)
 
@@ -125,7 +127,9 @@ def write_gguf_model(model, kind, path):
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     alphabet = sorted(gguf_alphabet())
-    writer.add_token_list(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *alphabet, "th", "in", "er", "an", "on", "at"])
+    writer.add_token_list(
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *alphabet, "th", "in", "er", "an", "on", "at"]
+    )
     writer.add_token_types([3, 3, 3] + [1] * (len(alphabet) + 6))
     writer.add_token_merges(["t h", "i n", "e r", "a n", "o n", "a t"])
     writer.add_eos_token_id(2)
@@ -152,7 +156,10 @@ def gguf_alphabet():
 
 def test_a_sharded_folder_equals_a_single_file(tmp_path):
     theirs = make_hf_model()
-    one, many = save_hf_model(theirs, tmp_path / "one"), save_hf_model(theirs, tmp_path / "many", max_shard_size="100KB")
+    one, many = (
+        save_hf_model(theirs, tmp_path / "one"),
+        save_hf_model(theirs, tmp_path / "many", max_shard_size="100KB"),
+    )
     assert len(list(many.glob("model-*.safetensors"))) > 1
     ids = ids_of((1, 30))
     assert torch.equal(our_logits(load(one).decoder, ids), our_logits(load(many).decoder, ids))

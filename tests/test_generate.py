@@ -79,7 +79,9 @@ def test_the_same_call_twice_is_identical_to_the_last_bit(tiny_llm):
 
 
 def test_another_seed_gives_another_text(tiny_llm):
-    texts = {tiny_llm("a", mode="text", temperature=2.0, top_k=0, top_p=1.0, seed=s, max_tokens=8).text for s in range(5)}
+    texts = {
+        tiny_llm("a", mode="text", temperature=2.0, top_k=0, top_p=1.0, seed=s, max_tokens=8).text for s in range(5)
+    }
     assert len(texts) == 5
 
 

@@ -134,7 +134,10 @@ def test_a_vocabulary_of_128k_is_read_in_half_a_second(tmp_path):
     merges = b"".join(text(b"to k%06d" % i) for i in range(280_147))
     body = b"".join(
         text(key) + struct.pack("<IIQ", 9, 8, n) + strings
-        for key, n, strings in ((b"tokenizer.ggml.tokens", 128_256, tokens), (b"tokenizer.ggml.merges", 280_147, merges))
+        for key, n, strings in (
+            (b"tokenizer.ggml.tokens", 128_256, tokens),
+            (b"tokenizer.ggml.merges", 280_147, merges),
+        )
     )
     (tmp_path / "large.gguf").write_bytes(header(0, 2, body))
     started = time.perf_counter()

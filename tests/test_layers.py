@@ -62,8 +62,7 @@ def test_every_import_points_down():
         f"{module} imports {other}"
         for module, others in graph().items()
         for other in others
-        if ORDER.index(place(module)) > ORDER.index(place(other))
-        or (place(module), place(other)) in UNRELATED
+        if ORDER.index(place(module)) > ORDER.index(place(other)) or (place(module), place(other)) in UNRELATED
     ]
     assert not upward
 

@@ -205,7 +205,7 @@ class Interrupt:
 
 
 def test_an_interrupt_keeps_the_partial_answer(shell, monkeypatch):
-    Interrupt(monkeypatch, after=3)
+    Interrupt(monkeypatch, after=4)  # the text it goes on from, and three tokens
     out, result = shell.run("%llm text -T 1 -n 50 hello")
     g = shell["_llm"]
     assert result.success and g.finish_reason == "interrupted" and len(g.tokens) == 3
@@ -215,7 +215,7 @@ def test_an_interrupt_keeps_the_partial_answer(shell, monkeypatch):
 
 
 def test_one_interrupt_ends_a_loop(shell, monkeypatch):
-    Interrupt(monkeypatch, after=3)
+    Interrupt(monkeypatch, after=4)  # the text it goes on from, and three tokens
     _, result = shell.run("done = []\nfor i in range(5):\n    %llm text -T 1 -n 50 hello\n    done.append(i)")
     assert isinstance(result.error_in_exec, KeyboardInterrupt) and shell["done"] == [0]
     assert shell.run("%llm hello")[1].success

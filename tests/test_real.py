@@ -1,4 +1,4 @@
-"""The default model against transformers in fp32 on the same dequantised weights, and against itself after a restart."""
+"""The default model against transformers in fp32 on the same weights, and against itself after a restart."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ llm = llm_magic.load()
 out = {}
 for prompt in json.loads(sys.argv[1]):
     g = llm(prompt, **json.loads(sys.argv[2]))
-    out[prompt] = [hashlib.sha256(repr([(t.id, t.logprob, t.sampled_logprob, t.entropy) for t in g.tokens]).encode()).hexdigest(), g.text]
+    figures = repr([(t.id, t.logprob, t.sampled_logprob, t.entropy) for t in g.tokens])
+    out[prompt] = [hashlib.sha256(figures.encode()).hexdigest(), g.text]
 print(json.dumps(out))
 """
 

@@ -142,7 +142,7 @@ def test_seed_sample_and_position_each_change_the_noise():
     ],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_named_with_its_value(bad):
-    (name, value), = bad.items()
+    ((name, value),) = bad.items()
     with pytest.raises(OptionError, match=name):
         Sampling(**bad)
 

@@ -36,7 +36,9 @@ def tiny_wheel(tmp_path, monkeypatch, home):
     with zipfile.ZipFile(folder / NAME, "w") as archive:
         archive.writestr("tiny_wheel/model.gguf", CONTENT)
         archive.writestr("tiny_wheel-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-wheel\nVersion: 1.0\n")
-        archive.writestr("tiny_wheel-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "tiny_wheel-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr("tiny_wheel-1.0.dist-info/RECORD", "")
     model = store.WheelModel(
         "tiny", "tiny-wheel", "1.0", 300_000, "tiny_wheel/model.gguf", hashlib.sha256(CONTENT).hexdigest(), ""
@@ -206,10 +208,15 @@ def hub_server(serve, hub_folder, home, monkeypatch):
             parts = self.path.split("?")[0].strip("/").split("/")
             if parts[:4] == ["api", "models", "owner", "tiny"]:
                 if parts[4:5] == ["tree"]:
-                    tree = [{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "0"} for p in hub_folder.iterdir()]
+                    tree = [
+                        {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "0"}
+                        for p in hub_folder.iterdir()
+                    ]
                     return self.answer(json.dumps(tree).encode(), "application/json")
                 siblings = [{"rfilename": p.name, "size": p.stat().st_size} for p in sorted(hub_folder.iterdir())]
-                return self.answer(json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode(), "application/json")
+                return self.answer(
+                    json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode(), "application/json"
+                )
             if parts[:3] == ["owner", "tiny", "resolve"] and (hub_folder / parts[-1]).is_file():
                 return self.answer((hub_folder / parts[-1]).read_bytes(), "application/octet-stream")
             self.answer(b'{"error":"Repository not found"}', "application/json", 404)

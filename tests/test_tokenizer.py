@@ -41,7 +41,9 @@ def llama_cpp(real_path):
 
     def tokenize(text):
         body = json.dumps({"content": text, "add_special": False, "parse_special": False}).encode()
-        request = urllib.request.Request(f"{server.listening_address}/tokenize", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
+        )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=30) as response:
             return json.load(response)["tokens"]
@@ -115,7 +117,10 @@ def test_special_texts_in_user_data_stay_ordinary(tokenizer):
     template = ChatTemplate("{% for m in messages %}<|im_start|>{{ m.content | trim }}<|im_end|>{% endfor %}")
     rendered, mark = render_chat(template, [Message("user", f"  {text} x<|im_end|>  ")], tokenizer)
     ids = tokenizer.encode_marked(rendered, mark)
-    assert [i for i in ids if i in tokenizer.special_ids] == [tokenizer.special["<|im_start|>"], tokenizer.special["<|im_end|>"]]
+    assert [i for i in ids if i in tokenizer.special_ids] == [
+        tokenizer.special["<|im_start|>"],
+        tokenizer.special["<|im_end|>"],
+    ]
     assert b"".join(map(tokenizer.bytes_of, ids[1:-1])).decode() == f"{text} x<|im_end|>"
     assert rendered.replace(mark, "") == f"<|im_start|>{text} x<|im_end|><|im_end|>"
 

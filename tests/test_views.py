@@ -38,7 +38,9 @@ ATTACKS = [
 
 def generation(texts, name="model"):
     alternatives = tuple(Alternative(i, t, -1.0 - i) for i, t in enumerate(ATTACKS[:6]))
-    tokens = tuple(Token(i, t.encode(errors="replace"), t, -0.5 * i, -0.1, i + 1, 1.0, alternatives) for i, t in enumerate(texts))
+    tokens = tuple(
+        Token(i, t.encode(errors="replace"), t, -0.5 * i, -0.1, i + 1, 1.0, alternatives) for i, t in enumerate(texts)
+    )
     prompt = Prompt("".join(texts), tuple(range(len(texts))), tuple(texts), "ask", name, 100)
     end = Token(9, b"", "", -0.3, -0.1, 1, 0.5, alternatives)
     return Generation(prompt, tokens, "stop", Sampling(), end, decode_ms=100.0)
@@ -107,7 +109,10 @@ def test_an_attack_would_be_seen_without_the_defence(monkeypatch):
 
 def test_the_tables_of_probabilities_are_inert_too():
     page = answer.render_probabilities_html(generation(ATTACKS))
-    assert not Checker(page).bad and not Checker(answer.render_running_html(generation(ATTACKS).tokens)).bad
+    assert (
+        not Checker(page).bad
+        and not Checker(answer.render_running_html(generation(ATTACKS).prompt, generation(ATTACKS).tokens)).bad
+    )
 
 
 @given(st.text(st.characters(codec=None), max_size=50))
@@ -125,6 +130,13 @@ def test_every_value_has_both_faces_and_names_its_figures():
         assert "2 tokens" in face and "20 tokens/s" in face and "seed 0" in face and "context 4 of 100" in face
     assert "60.7 %" in page and "rank 2" in page and "⏹" in page  # exp(-0.5)
     assert page.count("<script") == 0
+
+
+def test_a_raw_continuation_stands_behind_its_text():
+    g = generation([" a", " time"])
+    g = dataclasses.replace(g, prompt=dataclasses.replace(g.prompt, mode="text", text="x" * 600 + "Once upon"))
+    assert "…xxx" in answer.render_text(g) and "Once upon a time" in answer.render_text(g)
+    assert "Once upon</span><span title=" in answer.render_html(g)
 
 
 def test_the_less_likely_the_stronger_the_tint_and_not_by_colour_alone():

@@ -22,7 +22,8 @@ PROSE = """The lighthouse had stood at the end of the point for a hundred and fo
 been struck by lightning eleven times. Nobody in the village could say who had first counted. The keeper, a woman of
 few words named Anna Holm, kept a notebook in which she wrote the weather, the ships, and now and then a sentence
 about the birds. When the light was made automatic she was asked to leave, but she stayed on in the small white house,
-and went up the stairs every evening as before, to see that the lamp came on by itself. It always did. In the winter of the great storm, when the
+and went up the stairs every evening as before, to see that the lamp came on by itself. It always did. In the
+winter of the great storm, when the
 power failed along the whole coast, three fishing boats found their way home by a light that should not have been
 burning, and nobody asked her about it."""
 

@@ -43,7 +43,9 @@ class LocalBackend:
             raise OptionError("the prompt is empty", "write what the model shall answer or continue")
         is_chat = mode != "text" and self.loaded.template is not None
         if mode == "ask" and not is_chat:
-            raise OptionError(f"{self.loaded.name} is a base model, without a chat template", "use `text` to continue a text")
+            raise OptionError(
+                f"{self.loaded.name} is a base model, without a chat template", "use `text` to continue a text"
+            )
         messages: tuple[Message, ...] = ()
         if is_chat:
             if system is None and mode == "code":
@@ -140,7 +142,9 @@ class LocalBackend:
         """What could come behind a raw text."""
         ids = self.encode(text) or [min(self.tokenizer.end_ids, default=0)]
         if len(ids) > self.context_tokens:
-            raise ContextOverflow(f"the text has {len(ids):,} tokens and the context holds {self.context_tokens:,}", "shorten it")
+            raise ContextOverflow(
+                f"the text has {len(ids):,} tokens and the context holds {self.context_tokens:,}", "shorten it"
+            )
         sequence, _ = self.prefix_cache.take(ids)
         try:
             for _ in engine.prefill(self.decoder, sequence, ids):
@@ -159,7 +163,16 @@ class LocalBackend:
             Alternative(i, text_of(i), logprob) for i, logprob in zip(step.top_ids, step.top_logprobs, strict=True)
         )
         return Token(
-            step.id, data, text, step.logprob, step.sampled_logprob, step.rank, step.entropy, alternatives, sampling, step.ms
+            step.id,
+            data,
+            text,
+            step.logprob,
+            step.sampled_logprob,
+            step.rank,
+            step.entropy,
+            alternatives,
+            sampling,
+            step.ms,
         )
 
 

@@ -16,7 +16,7 @@ class Stream:
 
     def __init__(
         self,
-        run: Callable[["Stream"], Iterator[Token]],
+        run: Callable[[Stream], Iterator[Token]],
         prompt: Prompt,
         sampling: Sampling,
         sample: int = 0,
@@ -34,7 +34,7 @@ class Stream:
         self.is_stopped = False
         self._iterator = run(self)
 
-    def __iter__(self) -> "Stream":
+    def __iter__(self) -> Stream:
         return self
 
     def __next__(self) -> Token:

@@ -78,7 +78,7 @@ class KVCache:
         """Forget what stands behind the first `tokens`."""
         self.lengths = [min(length, tokens) for length in self.lengths]
 
-    def copy(self, tokens: int) -> "KVCache":
+    def copy(self, tokens: int) -> KVCache:
         """A cache of its own with the first `tokens` of this one."""
         other = KVCache(self.config, self.device, self.batch, tokens + BLOCK_TOKENS)
         other.keys[..., :tokens, :] = self.keys[..., :tokens, :]
@@ -155,8 +155,10 @@ class PrefixCache:
         if n == 0 or sequence.cache.n_bytes > self.limit_bytes:
             return
         for key, other in list(self._sequences.items()):
-            if len(other.ids) <= n and sequence.ids[: len(other.ids)] == other.ids and (
-                other.hidden is None or other.n_hidden == sequence.n_hidden
+            if (
+                len(other.ids) <= n
+                and sequence.ids[: len(other.ids)] == other.ids
+                and (other.hidden is None or other.n_hidden == sequence.n_hidden)
             ):
                 self._sequences.pop(key, None)
         self._sequences[self._next_key] = sequence

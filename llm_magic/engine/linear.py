@@ -50,13 +50,13 @@ class Groups:
             weight += self.offset[..., None]
         return weight.view(n, k).to(dtype)
 
-    def rows(self, index: Tensor) -> "Groups":
+    def rows(self, index: Tensor) -> Groups:
         """The rows of `index`, in its order."""
         return Groups(
             self.codes[index], self.scale[index], None if self.offset is None else self.offset[index], self.bits
         )
 
-    def slice_rows(self, start: int, end: int) -> "Groups":
+    def slice_rows(self, start: int, end: int) -> Groups:
         """Rows `start` to `end`, without a copy."""
         offset = None if self.offset is None else self.offset[start:end]
         return Groups(self.codes[start:end], self.scale[start:end], offset, self.bits)
@@ -157,15 +157,15 @@ def dense_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def make_linear(
-    weights: list[Weight], biases: list[Tensor | None], device: torch.device, keep_dense: bool
-) -> Linear:
+def make_linear(weights: list[Weight], biases: list[Tensor | None], device: torch.device, keep_dense: bool) -> Linear:
     """One linear layer of the matrices in `weights`, (N_i, K) each, their outputs joined."""
     if all(isinstance(weight, Tensor) for weight in weights):
         bias = torch.cat(biases).to(device) if biases[0] is not None else None
         joined = torch.cat(weights) if len(weights) > 1 else weights[0]
         return Dense(joined.to(device), bias)
-    kinds = {(type(w), getattr(w, "bits", 0), getattr(w, "group_size", 0), getattr(w, "offset", 0) is None) for w in weights}
+    kinds = {
+        (type(w), getattr(w, "bits", 0), getattr(w, "group_size", 0), getattr(w, "offset", 0) is None) for w in weights
+    }
     if len(kinds) > 1:
         return Stacked([make_linear([w], [b], device, keep_dense) for w, b in zip(weights, biases, strict=True)])
     groups = join_groups(weights)

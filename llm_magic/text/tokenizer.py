@@ -186,8 +186,10 @@ def tokenizer_from_gguf(metadata: Mapping[str, object]) -> Tokenizer:
             f"the file's pre-tokenizer {name!r} is not known",
             f"known are {', '.join(PRE_TOKENIZERS)}; or load the model from its Hugging Face folder",
         )
-    texts, merges = metadata["tokenizer.ggml.tokens"], metadata.get("tokenizer.ggml.merges", [])
-    types = metadata.get("tokenizer.ggml.token_type", [1] * len(texts))
+    texts, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges", [])
+    types = metadata.get("tokenizer.ggml.token_type", [1] * len(texts or ()))
+    if not texts or len(types) != len(texts) or len(set(texts)) != len(texts):
+        raise ModelFileError("the file's vocabulary is missing or not consistent", "fetch the file again")
     pairs = []
     for merge in merges:
         left, space, right = merge.partition(" ")
@@ -205,9 +207,13 @@ def tokenizer_from_gguf(metadata: Mapping[str, object]) -> Tokenizer:
         [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(t, normalized=False) for t, k in zip(texts, types) if k == _CONTROL])
-    backend.add_tokens([AddedToken(t, normalized=False) for t, k in zip(texts, types) if k == _USER_DEFINED])
-    special = {text: i for i, (text, kind) in enumerate(zip(texts, types)) if kind == _CONTROL}
+    backend.add_special_tokens(
+        [AddedToken(t, normalized=False) for t, k in zip(texts, types, strict=True) if k == _CONTROL]
+    )
+    backend.add_tokens(
+        [AddedToken(t, normalized=False) for t, k in zip(texts, types, strict=True) if k == _USER_DEFINED]
+    )
+    special = {text: i for i, (text, kind) in enumerate(zip(texts, types, strict=True)) if kind == _CONTROL}
     has_bos = metadata.get("tokenizer.ggml.add_bos_token", name in ("llama-bpe", "llama3"))
     named_ends = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
     end_ids = {i for i in named_ends if i is not None} | {special[t] for t in _END_TEXTS if t in special}
@@ -233,7 +239,9 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer:
     with_special = backend.encode("a", add_special_tokens=True).ids
     without = backend.encode("a", add_special_tokens=False).ids
     bos_id = with_special[0] if len(with_special) > len(without) and with_special[0] != without[0] else None
-    return Tokenizer(backend, special, bos_id, end_ids, is_byte_level="ByteLevel" in json.dumps(described.get("decoder")))
+    return Tokenizer(
+        backend, special, bos_id, end_ids, is_byte_level="ByteLevel" in json.dumps(described.get("decoder"))
+    )
 
 
 def read_json(path: Path) -> dict:

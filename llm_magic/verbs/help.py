@@ -22,7 +22,13 @@ from llm_magic.grammar import (
 from llm_magic.notebook import Notebook
 from llm_magic.screens import Screen
 
-_ARGUMENTS = {TAKES_PROMPT: "PROMPT", TAKES_TEXT: "TEXT", TAKES_MODEL: "[NAME]", TAKES_VERB: "[VERB]", TAKES_NOTHING: ""}
+_ARGUMENTS = {
+    TAKES_PROMPT: "PROMPT",
+    TAKES_TEXT: "TEXT",
+    TAKES_MODEL: "[NAME]",
+    TAKES_VERB: "[VERB]",
+    TAKES_NOTHING: "",
+}
 
 
 def describe_verb(verb: Verb) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_magic.generation import Generation, Score, Token
+from llm_magic.generation import Generation, Prompt, Score, Token
 from llm_magic.views.heat import tint_ansi, tint_style
 from llm_magic.views.safe import escape_lines, escape_text, show_controls, show_spaces
 
 TITLE_ALTERNATIVES = 5
 STYLE = "white-space:pre-wrap;line-height:1.6"
 STATUS_STYLE = "font-size:85%;opacity:0.75;margin-top:4px"
+CONTINUED_CHARACTERS = 500
 ENDINGS = {"stop": "", "length": "stopped at the length limit", "interrupted": "interrupted"}
 
 
@@ -48,9 +49,17 @@ def describe_sampling(value: Generation) -> str:
     return ", ".join(parts + [f"repetition penalty {s.repetition_penalty:g}"] * (s.repetition_penalty != 1))
 
 
+def continued_text(prompt: Prompt) -> str:
+    """What a raw continuation goes on from, its end where it is long; empty for an answer."""
+    if prompt.mode != "text":
+        return ""
+    return prompt.text if len(prompt.text) <= CONTINUED_CHARACTERS else "…" + prompt.text[-CONTINUED_CHARACTERS:]
+
+
 def render_text(value: Generation | Score, notes: Sequence[str] = ()) -> str:
-    """Plain text: the answer, and its line of figures."""
-    return f"{show_controls(value.text)}\n{render_status(value, notes)}"
+    """Plain text: the answer (behind the text that it continues), and its line of figures."""
+    before = continued_text(value.prompt) if isinstance(value, Generation) else ""
+    return f"{show_controls(before + value.text)}\n{render_status(value, notes)}"
 
 
 def render_status(value: Generation | Score, notes: Sequence[str] = ()) -> str:
@@ -64,21 +73,36 @@ def render_ansi(token: Token) -> str:
     return tint_ansi(show_controls(token.text), token.probability)
 
 
+def render_plain(token: Token) -> str:
+    """One token for a terminal without colours."""
+    return show_controls(token.text)
+
+
 def render_html(value: Generation | Score, notes: Sequence[str] = ()) -> str:
     """HTML without script: tokens tinted, alternatives in each one's title."""
-    end = value.end if isinstance(value, Generation) else None
-    spans = "".join(map(_render_token, value.tokens)) + (_render_end(end) if end else "")
-    status = "<br>".join(map(escape_text, [" · ".join(status_parts(value)), *notes]))
-    return f'<div style="{STYLE}">{spans}</div><div style="{STATUS_STYLE}">{status}</div>'
+    spans = "".join(map(_render_token, value.tokens))
+    if isinstance(value, Generation):
+        spans = _render_continued(value.prompt) + spans + (_render_end(value.end) if value.end else "")
+    return f'<div style="{STYLE}">{spans}</div>{render_lines([" · ".join(status_parts(value)), *notes])}'
 
 
-def render_running_html(tokens: Sequence[Token]) -> str:
+def render_lines(lines: Sequence[str]) -> str:
+    """Small print below a picture."""
+    return f'<div style="{STATUS_STYLE}">{"<br>".join(map(escape_text, lines))}</div>' if lines else ""
+
+
+def render_running_html(prompt: Prompt, tokens: Sequence[Token]) -> str:
     """What is there while it streams: tints, no alternatives, so that updates stay small."""
-    spans = []
+    spans = [_render_continued(prompt)]
     for token in tokens:
         style = tint_style(token.probability)
         spans.append(f'<span style="{style}">{escape_lines(token.text)}</span>' if style else escape_lines(token.text))
     return f'<div style="{STYLE}">{"".join(spans)}▏</div>'
+
+
+def _render_continued(prompt: Prompt) -> str:
+    text = continued_text(prompt)
+    return f'<span style="opacity:0.6">{escape_lines(text)}</span>' if text else ""
 
 
 def _render_token(token: Token) -> str:
@@ -100,7 +124,8 @@ def describe_token(token: Token) -> str:
         return f"{name}  (nothing stands before it)"
     lines = [f"{name}  {percent(token.probability)}  rank {token.rank}  entropy {token.entropy:.2f} nats"]
     lines += [
-        f"{percent(other.probability):>7}  {show_spaces(other.text)}" for other in token.alternatives[:TITLE_ALTERNATIVES]
+        f"{percent(other.probability):>7}  {show_spaces(other.text)}"
+        for other in token.alternatives[:TITLE_ALTERNATIVES]
     ]
     return "\n".join(lines)
 
@@ -136,15 +161,16 @@ def render_probabilities_html(value: Generation | Score) -> str:
     for token in value.tokens:
         name = escape_text(show_spaces(token.text or repr(token.bytes)[2:-1]))
         if token.logprob is None:
-            rows.append(f"<tr><td>{name}</td><td></td><td></td><td></td><td></td></tr>")
+            rows.append(f"<tr><td>{name}</td></tr>")
             continue
         others = " · ".join(
             f"{escape_text(show_spaces(a.text))} {percent(a.probability)}"
             for a in token.alternatives[:TITLE_ALTERNATIVES]
         )
         rows.append(
-            f'<tr><td style="{tint_style(token.probability)}">{name}</td><td>{percent(token.probability)}</td>'
-            f"<td>{token.rank}</td><td>{token.entropy:.2f}</td><td>{others}</td></tr>"
+            f'<tr><td style="text-align:left;{tint_style(token.probability)}">{name}</td>'
+            f'<td style="white-space:nowrap">{percent(token.probability)}</td>'
+            f'<td>{token.rank}</td><td>{token.entropy:.2f}</td><td style="text-align:left">{others}</td></tr>'
         )
     head = "<tr><th>token</th><th>p</th><th>rank</th><th>entropy, nats</th><th>alternatives</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_magic.generation import Distribution
-from llm_magic.views.answer import STATUS_STYLE, percent
+from llm_magic.views.answer import percent, render_lines
 from llm_magic.views.safe import escape_text, show_controls, show_spaces
 
 BAR_WIDTH = 30
@@ -35,7 +35,7 @@ def render_html(value: Distribution) -> str:
     rows.append(f"<tr><td>{percent(value.rest)}</td><td>{_others(value)}</td><td></td></tr>")
     return (
         f'<div style="white-space:pre-wrap">{escape_text(value.text)} …</div><table>{"".join(rows)}</table>'
-        f'<div style="{STATUS_STYLE}">{escape_text(_status(value))}</div>'
+        f"{render_lines([_status(value)])}"
     )
 
 

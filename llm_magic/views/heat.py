@@ -11,8 +11,8 @@ _TERMINAL_TINTS = ((0.02, 208), (0.1, 215), (0.3, 222), (0.6, 230))  # below thi
 def tint_style(probability: float | None) -> str:
     """CSS that survives JupyterLab's sanitiser; empty for a token that was nearly sure.
 
-    >>> tint_style(0.05)
-    'background:rgba(240,130,20,0.48);border-bottom:2px solid rgba(240,130,20,1)'
+    >>> tint_style(0.02)
+    'background:rgba(240,130,20,0.49);border-bottom:2px solid rgba(240,130,20,1)'
     >>> tint_style(0.99)
     ''
     """

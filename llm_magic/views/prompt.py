@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_magic.generation import Prompt
-from llm_magic.views.answer import STATUS_STYLE
+from llm_magic.views.answer import render_lines
 from llm_magic.views.safe import escape_lines, escape_text, show_spaces
 
 _SHADES = ("rgba(70,130,220,0.18)", "rgba(240,130,20,0.18)")
@@ -22,10 +22,7 @@ def render_html(value: Prompt) -> str:
         text = escape_lines(piece).replace("<br>", "↵<br>") or "·"
         title = escape_text(f"{show_spaces(piece)}  id {token_id}, token {index}")
         spans.append(f'<span title="{title}" style="background:{_SHADES[index % 2]}">{text}</span>')
-    return (
-        f'<div style="white-space:pre-wrap;line-height:1.6">{"".join(spans)}</div>'
-        f'<div style="{STATUS_STYLE}">{escape_text(_status(value))}</div>'
-    )
+    return f'<div style="white-space:pre-wrap;line-height:1.6">{"".join(spans)}</div>{render_lines([_status(value)])}'
 
 
 def _status(value: Prompt) -> str:

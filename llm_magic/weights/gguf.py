@@ -232,7 +232,5 @@ class _Header:
                 raise self.fail(f"tensors {last!r} and {entry.name!r} overlap")
             end, last = entry.start + entry.n_bytes, entry.name
         if tensors and end > self.size:
-            raise ModelFileError(
-                f"{self.path} is incomplete: {self.size:,} of {end:,} bytes are there", FETCH_AGAIN
-            )
+            raise ModelFileError(f"{self.path} is incomplete: {self.size:,} of {end:,} bytes are there", FETCH_AGAIN)
         return tensors

@@ -58,7 +58,9 @@ def pull(name: str, cache: Path) -> Generator[float, None, Path]:
             repository, revision=pin.get("commit"), files_metadata=True, timeout=30
         )
     except hub_errors.GatedRepoError:
-        raise DownloadError(f"the model {repository!r} asks for an agreement", "accept it on its page, then: hf auth login") from None
+        raise DownloadError(
+            f"the model {repository!r} asks for an agreement", "accept it on its page, then: hf auth login"
+        ) from None
     except hub_errors.RepositoryNotFoundError:
         raise ModelNotFound(f"the hub has no model {repository!r}", "check the owner and the name") from None
     except Exception as error:  # whichever HTTP library the hub's client uses: no network
@@ -78,8 +80,12 @@ def pull(name: str, cache: Path) -> Generator[float, None, Path]:
     hashes = {f: _hash_file(snapshot / f) for f in wanted}
     for f, digest in hashes.items():
         if expected.get(f, digest) != digest:
-            raise DownloadError(f"the file {f!r} of {name} has another SHA-256 than the hub tells", "delete it and pull again")
-    _write_pin(name, cache, {"commit": info.sha, "sha256": hashes, "seen": _stamps(snapshot, wanted), "path": str(snapshot)})
+            raise DownloadError(
+                f"the file {f!r} of {name} has another SHA-256 than the hub tells", "delete it and pull again"
+            )
+    _write_pin(
+        name, cache, {"commit": info.sha, "sha256": hashes, "seen": _stamps(snapshot, wanted), "path": str(snapshot)}
+    )
     return snapshot / file if file else snapshot
 
 
@@ -94,7 +100,9 @@ def find(name: str, cache: Path) -> Path | None:
         if stamps[file] is None:
             return None
         if stamps[file] != pin["seen"].get(file) and _hash_file(snapshot / file) != digest:
-            raise ModelFileError(f"{snapshot / file} is not what was pulled: its SHA-256 changed", f"delete it, then: %llm pull {name}")
+            raise ModelFileError(
+                f"{snapshot / file} is not what was pulled: its SHA-256 changed", f"delete it, then: %llm pull {name}"
+            )
     _, file = _split(name)
     return snapshot / file if file else snapshot
 

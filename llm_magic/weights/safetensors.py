@@ -27,7 +27,7 @@ class SafetensorsFolder:
         self.n_bytes = sum(file.stat().st_size for file in self.files)
         self._stack = ExitStack()
 
-    def __enter__(self) -> "SafetensorsFolder":
+    def __enter__(self) -> SafetensorsFolder:
         from safetensors import SafetensorError, safe_open
 
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -37,7 +37,9 @@ class SafetensorsFolder:
                 file = self._stack.enter_context(safe_open(path, framework="pt"))
                 for name in file.keys():
                     if name in self._file_of:
-                        raise ModelFileError(f"the tensor {name!r} stands in two files of {self.path}", "fetch it again")
+                        raise ModelFileError(
+                            f"the tensor {name!r} stands in two files of {self.path}", "fetch it again"
+                        )
                     entry = file.get_slice(name)
                     self._file_of[name], self.shapes[name] = file, tuple(entry.get_shape())
                     dtypes[entry.get_dtype()] = dtypes.get(entry.get_dtype(), 0) + 1
@@ -78,8 +80,12 @@ def _find_files(path: Path) -> list[Path]:
         file = path / name
         # an index is foreign text: a shard outside the folder is refused
         if Path(name).name != name:
-            raise ModelFileError(f"{path / _INDEX} names the shard {name!r} outside its folder", "do not use this model")
+            raise ModelFileError(
+                f"{path / _INDEX} names the shard {name!r} outside its folder", "do not use this model"
+            )
         if not file.is_file():
-            raise ModelFileError(f"the shard {name!r} of {path} is missing", "fetch the model again, with all its files")
+            raise ModelFileError(
+                f"the shard {name!r} of {path} is missing", "fetch the model again, with all its files"
+            )
         files.append(file)
     return files
