@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from llm_magic.generation import ModelInfo, ModelTable
 from llm_magic.views.safe import escape_text, show_controls
 
@@ -19,11 +22,17 @@ def info_rows(value: ModelInfo) -> list[tuple[str, str]]:
         ("format", f"{value.format}, {value.file_bytes / 1e6:,.0f} MB on disk"),
         ("memory", f"{value.weights_bytes / 1e6:,.0f} MB weights, {value.cache_bytes / 1e6:,.0f} MB prefix cache"),
         ("device", value.device),
-        ("file", value.path),
+        ("file", _shorten(value.path)),
     ]
     if value.sha256:
         rows.append(("SHA-256", value.sha256))
     return rows + [("license", value.license)] if value.license else rows
+
+
+def _shorten(path: str) -> str:
+    """A path with `~` for the user's home, whose name has no place in a shared notebook."""
+    home = str(Path.home())
+    return "~" + path[len(home) :] if path.startswith(home + os.sep) else path
 
 
 def render_info_text(value: ModelInfo) -> str:
