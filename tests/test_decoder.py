@@ -8,6 +8,7 @@ import torch
 from conftest import make_hf_model, save_hf_model
 
 from llm_magic.engine.cache import KVCache
+from llm_magic.engine.step import TokenStep
 from llm_magic.errors import ModelFileError
 from llm_magic.progress import show_progress
 from llm_magic.weights import names
@@ -55,9 +56,9 @@ def ids_of(shape, seed=0):
 @torch.inference_mode()
 def our_logits(decoder, ids, cache=None):
     cache = cache or KVCache(decoder.config, decoder.device, ids.shape[0])
-    logits = decoder.logits(decoder.forward(ids, cache))
+    hidden = decoder.forward(ids, cache)
     cache.commit(ids.shape[1])
-    return logits
+    return decoder.logits(hidden.flatten(0, 1)).all.unflatten(0, ids.shape)
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
@@ -78,6 +79,18 @@ def test_cached_decode_equals_the_full_forward(pair):
         torch.testing.assert_close(torch.cat(steps, dim=1), theirs(ids).logits, **TOLERANCE)
 
 
+def test_a_lean_step_equals_the_full_forward(pair):
+    theirs, decoder = pair
+    ids, cache, step = ids_of((1, 80)), KVCache(decoder.config, decoder.device), TokenStep(decoder)
+    with torch.inference_mode():
+        our_logits(decoder, ids[:, :64], cache)
+        rows = []
+        for token_id in ids[0, 64:].tolist():
+            rows.append(decoder.logits(step.run(token_id, cache)).all)
+            cache.commit(1)
+        torch.testing.assert_close(torch.cat(rows), theirs(ids).logits[0, 64:], **TOLERANCE)
+
+
 @torch.inference_mode()
 def test_a_padded_batch_equals_each_row_alone(pair):
     theirs, decoder = pair
@@ -86,12 +99,12 @@ def test_a_padded_batch_equals_each_row_alone(pair):
     cache = KVCache(decoder.config, decoder.device, batch=3)
     hidden = decoder.forward(padded, cache)
     cache.commit([row.shape[1] - 2 for row in rows])
-    found = [[decoder.logits(hidden[b, : row.shape[1] - 2])] for b, row in enumerate(rows)]
+    found = [[decoder.logits(hidden[b, : row.shape[1] - 2]).all] for b, row in enumerate(rows)]
     for step in (-2, -1):  # rows of unlike length, a token at a time
         hidden = decoder.forward(torch.cat([row[:, step] for row in rows])[:, None], cache)
         cache.commit(1)
         for b in range(3):
-            found[b].append(decoder.logits(hidden[b]))
+            found[b].append(decoder.logits(hidden[b]).all)
     for b, row in enumerate(rows):
         torch.testing.assert_close(torch.cat(found[b]), theirs(row).logits[0], **TOLERANCE)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from llm_magic.engine.linear import Dense, Embedding, Groups, Packed, Stacked, has_packed_kernel, make_linear
+from llm_magic.engine.linear import Dense, Groups, Packed, Stacked, has_packed_kernel, make_linear
+from llm_magic.engine.vocabulary import BEST_ROWS, Embedding, make_head
 from llm_magic.weights.gguf import read_gguf
 from llm_magic.weights.quants import read_tensor
 
@@ -78,7 +79,18 @@ def test_parts_of_unlike_formats_are_joined(tmp_path):
 
 def test_a_grouped_embedding_gives_exact_rows(tmp_path):
     groups = random_groups("Q8_0", 64, 128, tmp_path)
-    embedding, ids = Embedding(groups, CPU), torch.tensor([[3, 63], [0, 3]])
-    assert torch.equal(embedding(ids), groups.to_dense()[ids])
-    x = torch.randn(40, 128)
-    torch.testing.assert_close(embedding.multiply(x), x @ groups.to_dense().T)
+    ids = torch.tensor([[3, 63], [0, 3]])
+    assert torch.equal(Embedding(groups)(ids), groups.to_dense()[ids])
+
+
+@needs_kernel
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_1", "BF16"])
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_a_head_is_exact_where_it_counts_and_close_elsewhere(tmp_path, kind, rows):
+    weight = random_groups(kind, 9000, 128, tmp_path)
+    dense = weight.to_dense() if isinstance(weight, Groups) else weight.float()
+    x = torch.randn(rows, 128, generator=torch.Generator().manual_seed(0))
+    logits, exact = make_head(weight, CPU)(x).all, x @ dense.T
+    best = exact.topk(BEST_ROWS // 2).indices  # fp32 product of the exact weights
+    torch.testing.assert_close(logits.gather(1, best), exact.gather(1, best), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits, exact, atol=0.05, rtol=0.02)

@@ -89,6 +89,18 @@ def test_the_whole_ladder_equals_transformers_in_the_same_order(settings):
     torch.testing.assert_close(ours.softmax(0), expected.softmax(0))
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 3.0, 0.7])
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_the_best_at_hand_spare_no_candidate(penalty, temperature):
+    for seed in range(20):
+        logits = random_logits(seed) - seed / 4
+        best_ids, seen = logits.topk(60).indices, random_logits(seed + 100).topk(100).indices
+        settings = Sampling(temperature=temperature, top_k=40, repetition_penalty=penalty)
+        quick = ladder.filter_logits(logits, seen, settings, best_ids)
+        for ours, expected in zip(quick, ladder.filter_logits(logits, seen, settings), strict=True):
+            assert torch.equal(ours, expected)
+
+
 def test_temperature_zero_leaves_the_best_after_penalties():
     logits = torch.tensor([1.0, 3.0, 2.9])
     _, ids = ladder.filter_logits(logits, torch.tensor([1]), Sampling(temperature=0, repetition_penalty=2.0))

@@ -21,7 +21,8 @@ TILE_TOKENS = 64  # a prompt is computed in tiles that start at multiples of thi
 class KVCache:
     """Keys and values of B rows, up to `lengths[b]` tokens each; a token's slot is its position.
 
-    `keys`, `values`: (layers, B, K, C, D) with C the capacity in tokens.
+    `data`: (layers, B, 2 K, C, D) in fp32 with C the capacity in tokens; the first K heads are keys, the
+    others values, so that a step writes both at once.
     """
 
     def __init__(self, config: ModelConfig, device: torch.device, batch: int = 1, capacity_tokens: int = BLOCK_TOKENS):
@@ -31,43 +32,47 @@ class KVCache:
 
     def _allocate(self, capacity_tokens: int) -> None:
         c = self.config
-        shape = (c.n_layers, self.batch, c.n_kv_heads, capacity_tokens, c.head_dim)
-        keys, values = torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device)
+        data = torch.zeros((c.n_layers, self.batch, 2 * c.n_kv_heads, capacity_tokens, c.head_dim), device=self.device)
         if (n := max(self.lengths)) > 0:
-            keys[..., :n, :], values[..., :n, :] = self.keys[..., :n, :], self.values[..., :n, :]
-        self.keys, self.values, self.capacity_tokens = keys, values, capacity_tokens
+            data[..., :n, :] = self.data[..., :n, :]
+        self.data, self.capacity_tokens = data, capacity_tokens
 
     @property
     def length(self) -> int:
         """The committed tokens of every row; rows of unlike length have none in common."""
-        assert len(set(self.lengths)) == 1, "rows of unlike length"
+        assert not self.is_ragged, "rows of unlike length"
         return self.lengths[0]
 
     @property
+    def is_ragged(self) -> bool:
+        """Whether rows are of unlike length."""
+        return len(set(self.lengths)) > 1
+
+    @property
     def n_bytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return self.data.nbytes
 
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` in each row."""
         if tokens > self.capacity_tokens:
             self._allocate(_round_up(tokens, BLOCK_TOKENS))
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put (B, K, T, D) behind the committed tokens; returns all keys and values up to there.
+    def write(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put (B, 2 K, T, D) behind the committed tokens; returns all keys and values (B, K, C, D) up to there.
 
         Rows of unlike length take one token each (T = 1).
         """
-        t = keys.shape[2]
-        all_keys, all_values = self.keys[layer], self.values[layer]
-        if len(set(self.lengths)) == 1:
-            start, end = self.lengths[0], self.lengths[0] + t
-            all_keys[:, :, start:end], all_values[:, :, start:end] = keys, values
-        else:
+        t, data = keys_values.shape[2], self.data[layer]
+        if self.is_ragged:
             assert t == 1, "rows of unlike length take one token at a time"
             rows, slots = torch.arange(self.batch, device=self.device), torch.tensor(self.lengths, device=self.device)
-            all_keys[rows, :, slots], all_values[rows, :, slots] = keys[:, :, 0], values[:, :, 0]
+            data[rows, :, slots] = keys_values[:, :, 0]
             end = max(self.lengths) + 1
-        return all_keys[:, :, :end], all_values[:, :, :end]
+        else:
+            end = self.lengths[0] + t
+            data[:, :, self.lengths[0] : end] = keys_values
+        k = self.config.n_kv_heads
+        return data[:, :k, :end], data[:, k:, :end]
 
     def commit(self, tokens: int | list[int]) -> None:
         """Count as done what was written: `tokens` more in each row."""
@@ -81,8 +86,7 @@ class KVCache:
     def copy(self, tokens: int) -> KVCache:
         """A cache of its own with the first `tokens` of this one."""
         other = KVCache(self.config, self.device, self.batch, tokens + BLOCK_TOKENS)
-        other.keys[..., :tokens, :] = self.keys[..., :tokens, :]
-        other.values[..., :tokens, :] = self.values[..., :tokens, :]
+        other.data[..., :tokens, :] = self.data[..., :tokens, :]
         other.lengths = [tokens] * self.batch
         return other
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from llm_magic.engine import sampling as ladder
 from llm_magic.engine.cache import TILE_TOKENS, KVCache, Sequence
 from llm_magic.engine.model import Decoder
+from llm_magic.engine.step import TokenStep
+from llm_magic.engine.vocabulary import Logits
 from llm_magic.errors import NumericError
 from llm_magic.generation import Sampling
 
@@ -60,8 +62,10 @@ def prefill(model: Decoder, sequence: Sequence, ids: list[int]) -> Iterator[int]
 def _forward_rows(model: Decoder, cache: KVCache, ids: list[int]) -> Tensor:
     """Hidden states (T, d) of new tokens. From a tile's start on, the rows are filled up to whole tiles,
     so that the same products run for a token whatever its prompt's length."""
+    if len(ids) == 1:
+        return make_step(model)(ids[0], cache)
     rows = list(ids)
-    if cache.length % TILE_TOKENS == 0 and len(ids) > 1:
+    if cache.length % TILE_TOKENS == 0:
         rows += [0] * (-len(ids) % TILE_TOKENS)
     hidden = model.forward(torch.tensor([rows], device=model.device), cache)
     return hidden[0, : len(ids)]
@@ -75,47 +79,62 @@ def generate(
     A step that chose one of `stop_ids` is the last. Each token but the last is committed to the
     sequence, so whatever was yielded can be continued, wherever the iteration ended.
     """
-    hidden, started = sequence.hidden, time.perf_counter()
+    hidden, started, run_step = sequence.hidden, time.perf_counter(), make_step(model)
+    ids = torch.empty(model.config.context_tokens, dtype=torch.long, device=model.device)
+    ids[: len(sequence.ids)] = torch.tensor(sequence.ids)
     for index in range(1, settings.max_tokens + 1):
-        step = _next_step(model, sequence, hidden, settings, sample)
+        step = _next_step(model, hidden, ids[: len(sequence.ids)], settings, sample)
         yield dataclasses.replace(step, ms=1000 * (time.perf_counter() - started))
         if step.id in stop_ids or index == settings.max_tokens:
             return
         if len(sequence.ids) + 1 >= model.config.context_tokens:
             return
         started = time.perf_counter()
-        hidden = advance(model, sequence, step.id)
+        ids[len(sequence.ids)] = step.id
+        hidden = advance(sequence, step.id, run_step)
+
+
+RunStep = Callable[[int, KVCache], Tensor]
+
+
+def make_step(model: Decoder) -> RunStep:
+    """What computes one token: its id and the cache -> the hidden state (1, d). Not to be shared between threads."""
+    if model.device.type == "cpu":
+        return TokenStep(model).run
+    return lambda token_id, cache: model.forward(torch.tensor([[token_id]], device=model.device), cache)[0]
 
 
 @torch.inference_mode()
-def advance(model: Decoder, sequence: Sequence, token_id: int) -> Tensor:
+def advance(sequence: Sequence, token_id: int, run_step: RunStep) -> Tensor:
     """Compute one token and commit it: the hidden state (d,) behind it."""
-    hidden = model.forward(torch.tensor([[token_id]], device=model.device), sequence.cache)
+    hidden = run_step(token_id, sequence.cache)
     sequence.commit([token_id])
-    return hidden[0, 0]
+    return hidden[0]
 
 
 @torch.inference_mode()
-def _next_step(model: Decoder, sequence: Sequence, hidden: Tensor, settings: Sampling, sample: int) -> Step:
-    logits = model.logits(hidden)  # (V,)
-    seen_ids = torch.tensor(sequence.ids, device=model.device)
-    candidates, candidate_ids = ladder.filter_logits(logits, seen_ids, settings)
-    position = len(sequence.ids)
-    chosen, sampled_logprob = ladder.choose(candidates, candidate_ids, settings.seed, sample, position)
-    return describe(logits[None], chosen[None], sampled_logprob[None])[0]
+def _next_step(model: Decoder, hidden: Tensor, seen_ids: Tensor, settings: Sampling, sample: int) -> Step:
+    """Choose the token behind a hidden state (d,); `seen_ids` (n,) are all before it."""
+    logits = model.logits(hidden[None])  # of one row
+    candidates, candidate_ids = ladder.filter_logits(logits.all[0], seen_ids, settings, logits.best_ids[0])
+    chosen, sampled_logprob = ladder.choose(candidates, candidate_ids, settings.seed, sample, len(seen_ids))
+    return describe(logits, chosen[None], sampled_logprob[None])[0]
 
 
 @torch.inference_mode()
-def describe(logits: Tensor, ids: Tensor, sampled_logprobs: Tensor | None = None) -> list[Step]:
-    """What the model thought of `ids` (M,), one for each row of `logits` (M, V). One transfer to the host."""
-    log_total = logits.logsumexp(-1)  # (M,)
-    own = logits.gather(-1, ids[:, None])  # (M, 1)
-    entropy = log_total - (logits.softmax(-1) * logits).sum(-1)
-    rank = (logits > own).sum(-1) + 1
-    top_logits, top_ids = logits.topk(min(ALTERNATIVES, logits.shape[-1]))
-    sampled = torch.full_like(log_total, torch.nan) if sampled_logprobs is None else sampled_logprobs
-    figures = torch.stack([ids, own[:, 0].double() - log_total, rank, entropy.clamp_min(0), sampled], dim=1)
-    table = torch.cat([figures, top_logits.double() - log_total[:, None], top_ids], dim=1).tolist()
+def describe(logits: Logits, ids: Tensor, sampled_logprobs: Tensor | None = None) -> list[Step]:
+    """What the model thought of `ids` (M,), one for each row of logits. One transfer to the host."""
+    probabilities = logits.all.softmax(-1)  # (M, V)
+    top_logits, top_ids = logits.best[:, :ALTERNATIVES], logits.best_ids[:, :ALTERNATIVES]
+    # the logarithm of the sum, from the best token's own probability: a second pass over all is not needed
+    log_total = (top_logits[:, :1] - probabilities.gather(-1, top_ids[:, :1]).log()).double()  # (M, 1)
+    entropy = log_total[:, 0] - torch.linalg.vecdot(probabilities, logits.all)
+    own = logits.all.gather(-1, ids[:, None])  # (M, 1)
+    is_among_best = bool((own[:, 0] > logits.best[:, -1]).all())
+    rank = ((logits.best if is_among_best else logits.all) > own).sum(-1) + 1
+    sampled = torch.full_like(entropy, torch.nan) if sampled_logprobs is None else sampled_logprobs
+    figures = torch.stack([ids, (own - log_total)[:, 0], rank, entropy.clamp_min(0), sampled], dim=1)
+    table = torch.cat([figures, top_logits - log_total, top_ids], dim=1).tolist()
     n = top_ids.shape[-1]
     return [_read_row(row, n, sampled_logprobs is not None) for row in table]
 
@@ -156,7 +175,7 @@ def score(model: Decoder, ids: list[int]) -> Iterator[Step]:
 @torch.inference_mode()
 def next_distribution(model: Decoder, hidden: Tensor, k: int) -> tuple[list[int], list[float], float]:
     """The k best ids behind a hidden state (d,), their logprobs, and the entropy of all, in nats."""
-    logprobs = model.logits(hidden).double().log_softmax(-1)
+    logprobs = model.logits(hidden[None]).all[0].double().log_softmax(-1)
     top, ids = logprobs.topk(min(k, logprobs.shape[-1]))
     entropy = -(logprobs.exp() * logprobs).sum()
     if not math.isfinite(entropy):

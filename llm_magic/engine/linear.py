@@ -61,21 +61,28 @@ class Groups:
         offset = None if self.offset is None else self.offset[start:end]
         return Groups(self.codes[start:end], self.scale[start:end], offset, self.bits)
 
-    def numel(self) -> int:
-        return self.codes.numel()
+    def to(self, device: torch.device) -> Groups:
+        """The same on another device."""
+        offset = None if self.offset is None else self.offset.to(device)
+        return Groups(self.codes.to(device), self.scale.to(device), offset, self.bits)
+
+    @property
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.scale.nbytes + (0 if self.offset is None else self.offset.nbytes)
 
 
 Weight = Tensor | Groups
 
 
 class Linear(Protocol):
-    """y = x @ weight.T + bias, in the weight's own precision."""
+    """y = x @ weight.T + bias, in the weight's own precision, `dtype`."""
 
     shape: tuple[int, int]  # (N, K)
+    dtype: torch.dtype
     n_bytes: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(..., K) -> (..., N)"""
+        """(M, K) of any type -> (M, N)"""
         ...
 
 
@@ -83,7 +90,7 @@ class Dense:
     """A matrix of floats; inputs are cast to its type."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None):
-        self.weight, self.bias = weight, None if bias is None else bias.to(weight.dtype)
+        self.weight, self.bias, self.dtype = weight, None if bias is None else bias.to(weight.dtype), weight.dtype
         self.shape = tuple(weight.shape)
         self.n_bytes = weight.nbytes
 
@@ -97,6 +104,8 @@ class Packed:
     The kernel computes (code - 8) * scale + zero, so zero = offset + 8 * scale. Eight bits are
     two products of four over the same inputs: code = 16 * high + low.
     """
+
+    dtype = torch.bfloat16
 
     def __init__(self, groups: Groups, bias: Tensor | None, dense: Tensor | None):
         self.shape = tuple(groups.shape)
@@ -120,23 +129,20 @@ class Packed:
         self.n_bytes = self.packed.nbytes + self.scale_zero.nbytes + (0 if dense is None else dense.nbytes)
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1]).bfloat16()  # (M, K)
-        if self.dense is not None and rows.shape[0] > PACKED_MAX_ROWS:
-            y = F.linear(rows, self.dense, self.bias)
-        else:
-            if self.n_products == 2:
-                rows = torch.cat([rows, rows], dim=1)
-            y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, self.group_size, self.scale_zero)
-            if self.bias is not None:
-                y = y + self.bias
-        return y.view(*x.shape[:-1], -1)
+        x = x.bfloat16()
+        if self.dense is not None and x.shape[0] > PACKED_MAX_ROWS:
+            return F.linear(x, self.dense, self.bias)
+        if self.n_products == 2:
+            x = torch.cat([x, x], dim=1)
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self.packed, self.group_size, self.scale_zero)
+        return y if self.bias is None else y + self.bias
 
 
 class Stacked:
     """Several matrices over the same input, their outputs joined: for parts of unlike formats."""
 
     def __init__(self, parts: list[Linear]):
-        self.parts = parts
+        self.parts, self.dtype = parts, torch.float32
         self.shape = (sum(part.shape[0] for part in parts), parts[0].shape[1])
         self.n_bytes = sum(part.n_bytes for part in parts)
 
@@ -184,33 +190,3 @@ def join_groups(parts: list[Groups]) -> Groups:
     return Groups(
         torch.cat([part.codes for part in parts]), torch.cat([part.scale for part in parts]), offset, parts[0].bits
     )
-
-
-_SLICE_ROWS = 8192
-
-
-class Embedding:
-    """The rows of the vocabulary's matrix, dense or grouped; grouped rows are expanded when looked up."""
-
-    def __init__(self, weight: Weight, device: torch.device):
-        self.weight = weight.to(device) if isinstance(weight, Tensor) else _groups_to(weight, device)
-        self.n_bytes = weight.nbytes if isinstance(weight, Tensor) else weight.codes.nbytes + 2 * weight.scale.nbytes
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        """(...) -> (..., d) in fp32"""
-        if isinstance(self.weight, Tensor):
-            return F.embedding(ids, self.weight).float()
-        rows = self.weight.rows(ids.reshape(-1))
-        return rows.to_dense().view(*ids.shape, -1)
-
-    def multiply(self, x: Tensor) -> Tensor:
-        """The matrix as an output head: (M, d) -> (M, V), in fp32, expanded a slice at a time."""
-        if isinstance(self.weight, Tensor):
-            return F.linear(x.to(self.weight.dtype), self.weight).float()
-        slices = (self.weight.slice_rows(n, n + _SLICE_ROWS) for n in range(0, self.weight.shape[0], _SLICE_ROWS))
-        return torch.cat([F.linear(x, part.to_dense()) for part in slices], dim=-1)
-
-
-def _groups_to(groups: Groups, device: torch.device) -> Groups:
-    offset = None if groups.offset is None else groups.offset.to(device)
-    return Groups(groups.codes.to(device), groups.scale.to(device), offset, groups.bits)

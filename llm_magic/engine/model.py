@@ -24,10 +24,10 @@ from torch import Tensor
 
 from llm_magic.engine.cache import TILE_TOKENS, KVCache
 from llm_magic.engine.config import ModelConfig
-from llm_magic.engine.linear import Embedding, Linear, Weight, make_linear
+from llm_magic.engine.linear import Linear, Weight, make_linear
+from llm_magic.engine.vocabulary import Embedding, Logits, PlainHead, RefinedHead, make_head
 
 DENSE_COPY_MAX_PARAMETERS = 400_000_000  # up to here grouped weights also keep a bf16 copy, for prompts
-EXACT_HEAD_MIN_ROWS = 32  # from here on, expanding a grouped head to fp32 costs less than its packed product
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Decoder:
         embedding: Embedding,
         layers: list[Layer],
         norm: Tensor,  # (d,)
-        head: Linear,  # d -> V
+        head: RefinedHead | PlainHead,
     ):
         self.config, self.device = config, device
         self.embedding, self.layers, self.norm, self.head = embedding, layers, norm, head
@@ -66,51 +66,46 @@ class Decoder:
     def n_bytes(self) -> int:
         """What the weights hold in memory."""
         linears = [linear for layer in self.layers for linear in (layer.qkv, layer.o, layer.gate_up, layer.down)]
-        return sum(linear.n_bytes for linear in linears) + self.embedding.n_bytes + self.head.n_bytes
+        return sum(linear.n_bytes for linear in linears) + self.embedding.weight.nbytes + self.head.n_bytes
 
     def forward(self, ids: Tensor, cache: KVCache) -> Tensor:
         """Hidden states of new tokens, behind the final norm: (B, T) -> (B, T, d).
 
         Writes keys and values behind the cache's committed tokens, and commits nothing.
         """
-        b, t = ids.shape
-        lengths = torch.tensor(cache.lengths, device=self.device)
-        is_ragged = len(set(cache.lengths)) > 1
+        c, (b, t) = self.config, ids.shape
         cache.reserve(max(cache.lengths) + t)
+        lengths = torch.tensor(cache.lengths, device=self.device)
         positions = lengths[:, None] + torch.arange(t, device=self.device)  # (B, T)
-        rotations = self._rotate_to(cache.capacity_tokens)[positions][:, :, None]  # (B, T, 1, D/2)
+        rotations = self.rotations(cache.capacity_tokens)[positions][:, :, None]  # (B, T, 1, D/2)
 
-        x = self.embedding(ids)  # (B, T, d)
+        x = self.embedding(ids).view(b * t, -1)  # (M, d), with M = B T
         for i, layer in enumerate(self.layers):
-            q, k, v = self._project(layer, _rms_norm(x, layer.attention_norm, self.config.norm_eps), rotations)
-            keys, values = cache.write(i, k, v)  # (B, K, C, D)
-            mixed = _attend_ragged(q, keys, values, lengths) if is_ragged else _attend(q, keys, values)
-            x = x + layer.o(mixed.transpose(1, 2).reshape(b, t, -1))
-            gate, up = layer.gate_up(_rms_norm(x, layer.mlp_norm, self.config.norm_eps)).chunk(2, dim=-1)
+            heads = layer.qkv(_rms_norm(x, layer.attention_norm, c.norm_eps)).float().view(b, t, -1, c.head_dim)
+            heads = self._rotate(layer, heads, rotations).transpose(1, 2)  # (B, H + 2 K, T, D)
+            q, keys_values = heads.split([c.n_heads, 2 * c.n_kv_heads], dim=1)
+            keys, values = cache.write(i, keys_values)  # (B, K, C, D)
+            mixed = _attend_ragged(q, keys, values, lengths) if cache.is_ragged else _attend(q, keys, values)
+            x = x + layer.o(mixed.transpose(1, 2).reshape(b * t, -1))
+            gate, up = layer.gate_up(_rms_norm(x, layer.mlp_norm, c.norm_eps)).chunk(2, dim=-1)
             x = x + layer.down(F.silu(gate) * up)
-        return _rms_norm(x, self.norm, self.config.norm_eps)
+        return _rms_norm(x, self.norm, c.norm_eps).view(b, t, -1)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., d) -> (..., V) in fp32"""
-        if self.config.is_head_tied and hidden.dim() == 2 and hidden.shape[0] >= EXACT_HEAD_MIN_ROWS:
-            return self.embedding.multiply(hidden)
-        return self.head(hidden).float()
+    def logits(self, hidden: Tensor) -> Logits:
+        """(M, d) -> (M, V) in fp32, and the best of each row"""
+        return self.head(hidden)
 
-    def _project(self, layer: Layer, x: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, d) -> rotated queries (B, H, T, D) and keys, and values (B, K, T, D)."""
+    def _rotate(self, layer: Layer, heads: Tensor, rotations: Tensor) -> Tensor:
+        """Queries and keys of (B, T, H + 2 K, D) normalised, where the architecture does so, and rotated."""
         c = self.config
-        heads = layer.qkv(x).float().view(*x.shape[:2], c.n_heads + 2 * c.n_kv_heads, c.head_dim)
-        q_and_k, v = heads.split([c.n_heads + c.n_kv_heads, c.n_kv_heads], dim=2)
+        q, k, v = heads.split([c.n_heads, c.n_kv_heads, c.n_kv_heads], dim=2)
         if layer.q_norm is not None:
-            q, k = q_and_k.split([c.n_heads, c.n_kv_heads], dim=2)
             q, k = _rms_norm(q, layer.q_norm, c.norm_eps), _rms_norm(k, layer.k_norm, c.norm_eps)
-            q_and_k = torch.cat([q, k], dim=2)
-        pairs = torch.view_as_complex(q_and_k.unflatten(-1, (-1, 2)))  # (B, T, H + K, D/2)
-        q_and_k = torch.view_as_real(pairs * rotations).flatten(-2).transpose(1, 2)
-        q, k = q_and_k.split([c.n_heads, c.n_kv_heads], dim=1)
-        return q, k, v.transpose(1, 2)
+        pairs = torch.view_as_complex(torch.cat([q, k], dim=2).unflatten(-1, (-1, 2)))  # (B, T, H + K, D/2)
+        return torch.cat([torch.view_as_real(pairs * rotations).flatten(-2), v], dim=2)
 
-    def _rotate_to(self, tokens: int) -> Tensor:
+    def rotations(self, tokens: int) -> Tensor:
+        """The rotary table of the first `tokens` positions, or more: (tokens, D/2), complex."""
         if self._rotations.shape[0] < tokens:
             self._rotations = _make_rotations(self.config, tokens, self.device)
         return self._rotations
@@ -167,14 +162,13 @@ def build_decoder(
     Yields the share that is done, and returns the decoder.
     """
     keep_dense = config.n_parameters <= DENSE_COPY_MAX_PARAMETERS
-    table = weights["model.embed_tokens.weight"]
-    head = make_linear([table if config.is_head_tied else weights["lm_head.weight"]], [None], device, keep_dense=False)
-    embedding = Embedding(table, device)
+    table = weights["model.embed_tokens.weight"].to(device)
+    head = make_head(table if config.is_head_tied else weights["lm_head.weight"].to(device), device)
     layers = []
     for i in range(config.n_layers):
         yield (i + 1) / (config.n_layers + 1)
         layers.append(_make_layer(config, weights, i, device, keep_dense))
-    return Decoder(config, device, embedding, layers, _vector(weights["model.norm.weight"], device), head)
+    return Decoder(config, device, Embedding(table), layers, _vector(weights["model.norm.weight"], device), head)
 
 
 def _make_layer(

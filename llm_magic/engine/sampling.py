@@ -68,18 +68,27 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
 
 
-def filter_logits(logits: Tensor, seen_ids: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def filter_logits(
+    logits: Tensor, seen_ids: Tensor, sampling: Sampling, best_ids: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The ladder, as far as the settings ask for it: (V,) -> candidate logits (n,) and their ids (n,).
 
-    Temperature 0 leaves the best token alone.
+    Temperature 0 leaves the best token alone. `best_ids`, the best of `logits` in their order, spare a
+    search through all of them where the penalty leaves it among these.
     """
+    penalised = logits
     if sampling.repetition_penalty != 1 and len(seen_ids):
-        logits = penalise_repetition(logits, seen_ids, sampling.repetition_penalty)
-    if sampling.temperature == 0:
-        return logits.topk(1)
+        penalised = penalise_repetition(logits, seen_ids, sampling.repetition_penalty)
+    k = 1 if sampling.temperature == 0 else sampling.top_k
     ids = None
-    if 0 < sampling.top_k < logits.shape[-1]:
-        logits, ids = logits.topk(sampling.top_k)  # division by a temperature keeps the order
+    if 0 < k < logits.shape[-1]:  # before the temperature, which keeps the order
+        top = None
+        if best_ids is not None and k < len(best_ids) and sampling.repetition_penalty >= 1:
+            top = _top_of_best(penalised, k, best_ids, floor=logits[best_ids[-1]])
+        penalised, ids = top or penalised.topk(k)
+    if sampling.temperature == 0:
+        return penalised, ids
+    logits = penalised
     logits = temper(logits, sampling.temperature)
     if sampling.top_p < 1:
         logits = keep_top_p(logits, sampling.top_p)
@@ -87,6 +96,12 @@ def filter_logits(logits: Tensor, seen_ids: Tensor, sampling: Sampling) -> tuple
         logits = keep_min_p(logits, sampling.min_p)
     kept = (logits > -torch.inf).nonzero()[:, 0]
     return logits[kept], kept if ids is None else ids[kept]
+
+
+def _top_of_best(penalised: Tensor, k: int, best_ids: Tensor, floor: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The k best of penalised logits and their ids, if they are among `best_ids`: no other is above `floor`."""
+    top, order = penalised[best_ids].topk(k)
+    return (top, best_ids[order]) if top[-1] > floor else None
 
 
 def choose(logits: Tensor, ids: Tensor, seed: int, sample: int, position: int) -> tuple[Tensor, Tensor]:
