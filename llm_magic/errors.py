@@ -1,5 +1,7 @@
 """One tree of errors: each says what happened, with which value, and what to do."""
 
+from llm_magic.visible import show_controls
+
 
 class LLMError(Exception):
     """What a user can cause and cure; shown as one line, never as a traceback.
@@ -10,7 +12,8 @@ class LLMError(Exception):
 
     def __init__(self, problem: str, fix: str = ""):
         self.problem, self.fix = problem, fix
-        super().__init__(" ".join(f"{problem}: {fix}".split()) if fix else " ".join(problem.split()))
+        line = f"{problem}: {fix}" if fix else problem
+        super().__init__(show_controls(" ".join(line.split())))
 
 
 class OptionError(LLMError):

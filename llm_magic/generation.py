@@ -124,7 +124,7 @@ class Token:
     rank: int | None = None
     entropy: float | None = None
     alternatives: tuple[Alternative, ...] = ()
-    sampling: Sampling | None = None
+    sampling: Sampling | None = field(default=None, compare=False)
     ms: float | None = field(default=None, compare=False)
 
     @property

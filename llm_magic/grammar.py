@@ -133,14 +133,22 @@ def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb
     takes_text = verb.takes in (TAKES_TEXT, TAKES_PROMPT)
     if not takes_text and body is not None:
         return None
-    options, text = _read_options(rest, verb.options, f"`{verb.name}`")
+    try:
+        options, text = _read_options(rest, verb.options, f"`{verb.name}`")
+    except OptionError:
+        if takes_text or len(rest.split()) < 3:
+            raise
+        return None  # a sentence that begins with the word
     if takes_text:
-        command = _plain(text, body, options)
+        command = _plain(text, body, options, is_raw=verb.takes == TAKES_TEXT or verb.name == "text")
         notes = () if verb.takes == TAKES_PROMPT else (_verb_note(verb, rest),)
         return Command(verb, command.text, options, notes if body is None else ())
-    word, more = _take_word(text, 0) if text else ("", 0)
     if verb.takes == TAKES_NOTHING:
         return None if text else Command(verb, "", options)
+    try:
+        word, more = _take_word(text, 0) if text else ("", 0)
+    except OptionError:  # an apostrophe, not a quoted name
+        return None
     if text[more:].strip():
         return None
     if verb.takes == TAKES_VERB and word and word not in verbs and not _typo_of(word, verbs):
@@ -154,9 +162,12 @@ def _verb_note(verb: Verb, rest: str) -> str:
     )
 
 
-def _plain(text: str, body: str | None, options: Mapping[str, Any] | None = None) -> Command:
-    parts = [text.strip()] if body is None else [part for part in (text.strip(), body.strip("\n")) if part]
-    return Command(None, "\n\n".join(parts), options or {})
+def _plain(text: str, body: str | None, options: Mapping[str, Any] | None = None, is_raw: bool = False) -> Command:
+    if body is None:
+        return Command(None, text.strip(), options or {})
+    # the cell's own last newline is no part of a raw text; a prompt loses all around it
+    body = body.removesuffix("\n") if is_raw else body.strip("\n")
+    return Command(None, "\n\n".join(part for part in (text.strip(), body) if part), options or {})
 
 
 def _typo_of(word: str, verbs: Mapping[str, Verb]) -> str:
@@ -164,9 +175,12 @@ def _typo_of(word: str, verbs: Mapping[str, Verb]) -> str:
     return close[0] if close else ""
 
 
+_FLAG = re.compile(r"\s*(--?[A-Za-z](?:[\w-]|\.\d)*)(=|(?=\s|$))|\s*--(?=\s|$)")
+
+
 def _split_word(text: str) -> tuple[str, str]:
-    word, _, rest = text.partition(" ")
-    return word, rest.strip()
+    word, *rest = text.split(maxsplit=1)[:2] or [""]
+    return word, rest[0] if rest else ""
 
 
 def _read_options(text: str, allowed: tuple[Option, ...], whose: str) -> tuple[dict[str, Any], str]:
@@ -174,10 +188,12 @@ def _read_options(text: str, allowed: tuple[Option, ...], whose: str) -> tuple[d
     by_flag = {flag: option for option in allowed for flag in option.flags}
     values: dict[str, Any] = {}
     position = 0
-    while match := re.compile(r"\s*(--?[A-Za-z][\w-]*)(=|(?=\s|$))|\s*--(?=\s|$)").match(text, position):
+    while match := _FLAG.match(text, position):
         if match[1] is None:  # `--`: the rest is the prompt
             return values, text[match.end() :].strip()
         flag, position = match[1], match.end()
+        if flag not in by_flag and flag[:2] in by_flag and not flag.startswith("--"):
+            raise OptionError(f"{flag} is not read", f"write {flag[:2]} {flag[2:]}, or as a prompt: %llm -- {flag} …")
         if flag not in by_flag:
             known = [flag for option in allowed for flag in option.flags]
             fix = f"the nearest are {nearest(flag, known)}; as a prompt: %llm -- {flag} …" if known else "it takes none"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 
-# `%llm PROMPT` or `x = %llm PROMPT`, at any indentation; `%llm?` stays a request for help
-_PROMPT = re.compile(r"(?P<start>\s*(?:[A-Za-z_][\w.,\[\]'\" ]*=(?!=)[ \t]*)?)%llm[ \t]+(?P<rest>[^\s].*)")
-_SPECIAL = re.compile(r"\s*[!%?]|\s*[A-Za-z_][\w.,\[\]'\" ]*=\s*[!%]")
+# `%llm PROMPT`, `x = %llm PROMPT` or `%time %llm PROMPT`, at any indentation; `%llm?` stays a request for help
+_TARGET = r"[^\W\d][^=!%?#]*=(?!=)[ \t]*"
+_OUTER = r"%\w+[ \t]+(?=%llm)"
+_PROMPT = re.compile(rf"(?P<indent>\s*)(?P<start>(?:{_TARGET})?)(?P<outer>(?:{_OUTER})?)%llm[ \t]+(?P<rest>\S.*)")
+_SPECIAL = re.compile(rf"\s*[!%?]|\s*{_TARGET}[!%]")
 _TRIPLE = re.compile(r"'''|\"\"\"|#|'|\"|\\.")
 
 
@@ -36,9 +38,16 @@ def call_prompts(lines: list[str]) -> list[str]:
         while rest.endswith("\\") and position < len(lines):  # as IPython does: the line goes on
             rest = rest[:-1] + " " + lines[position].strip()
             position, n_lines = position + 1, n_lines + 1
-        result.append(f"{match['start']}get_ipython().run_line_magic('llm', {rest.strip()!r})\n")
+        name, rest = "llm", rest.strip()
+        if match["outer"]:
+            name, rest = match["outer"].strip()[1:], _call("llm", rest)
+        result.append(f"{match['indent']}{match['start']}{_call(name, rest)}\n")
         result.extend(["\n"] * (n_lines - 1))  # so that later lines keep their numbers
     return result
+
+
+def _call(magic: str, line: str) -> str:
+    return f"get_ipython().run_line_magic({magic!r}, {line!r})"
 
 
 def _scan_quotes(line: str, open_quote: str) -> str:

@@ -26,8 +26,8 @@ def interpolate(text: str, namespace: Mapping[str, Any]) -> tuple[str, tuple[str
         value = namespace[match[1]]
         for attribute, key in _STEP.findall(match[2]):
             try:
-                value = getattr(value, attribute) if attribute else value[_read_key(key)]
-            except (AttributeError, LookupError, TypeError):
+                value = getattr(value, attribute) if attribute else _look_up(value, _read_key(key))
+            except Exception:  # whatever a user's object raises: there is no such value
                 return match[0]
         try:
             filled = str(value)
@@ -39,6 +39,12 @@ def interpolate(text: str, namespace: Mapping[str, Any]) -> tuple[str, tuple[str
         return filled
 
     return _HOLE.sub(fill, text), tuple(dict.fromkeys(put_in))
+
+
+def _look_up(value: Any, key: int | str) -> Any:
+    if isinstance(value, dict) and key not in value:  # a defaultdict would make it
+        raise KeyError(key)
+    return value[key]
 
 
 def _read_key(key: str) -> int | str:

@@ -66,6 +66,11 @@ class LLM:
         self._loaded = None
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._loaded is not None
+
+    @property
     def is_chat(self) -> bool:
         """Whether the model answers; a base model only continues texts."""
         return self._backend.loaded.template is not None
@@ -132,7 +137,16 @@ class LLM:
         return self._backend.tokenize(text)
 
     def replay(self, generation: Generation) -> Generation:
-        """Generate again, with the same prompt, settings and seed."""
+        """Generate again, with the same prompt, settings and seed.
+
+        Raises where a generation was continued with other settings: no single run gives it.
+        """
+        for index, token in enumerate(generation.tokens):
+            if token.sampling and not _chooses_alike(token.sampling, generation.sampling):
+                raise OptionError(
+                    f"the settings changed on the way, before token {index}",
+                    "replay the parts, or retry with one setting",
+                )
         return finish(self.start_again(generation, generation.sampling))
 
     def start_again(self, generation: Generation, settings: Sampling) -> Stream:
@@ -140,14 +154,19 @@ class LLM:
         return Stream(self._backend.run, generation.prompt, settings, generation.sample, maker=self)
 
     def continue_from(self, generation: Generation, **changes) -> Generation:
-        """Go on from the last token of a generation that the model did not end; both parts as one."""
+        """Go on from the last token of a generation that the model did not end; both parts as one.
+
+        `max_tokens` counts those to come.
+        """
         return finish(self.start_from(generation, **changes))
 
     def start_from(self, generation: Generation, **changes) -> Stream:
         """`continue_from`, token by token."""
         if generation.finish_reason == "stop":
             raise OptionError("the model has ended its text", "ask on with -c, or retry with another seed")
-        settings = replace_sampling(generation.sampling, changes)
+        n_more = changes.pop("max_tokens", self.defaults.max_tokens)
+        settings = replace_sampling(generation.sampling, {"max_tokens": n_more} | changes)
+        settings = replace_sampling(settings, {"max_tokens": len(generation.tokens) + n_more})
         return Stream(
             self._backend.run, generation.prompt, settings, generation.sample, given=generation.tokens, maker=self
         )
@@ -184,6 +203,11 @@ class LLM:
         if self._loaded is None:
             return f"<LLM {self.name}: unloaded>"
         return f"<LLM {self.name}: {self.info.parameters / 1e6:,.0f}M parameters, {self._backend.loaded.format}>"
+
+
+def _chooses_alike(one: Sampling, other: Sampling) -> bool:
+    """Whether two settings choose the same tokens, however long they let a text become."""
+    return replace_sampling(one, {"max_tokens": other.max_tokens, "stop": other.stop}) == other
 
 
 def finish(stream: Stream) -> Generation:

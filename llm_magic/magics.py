@@ -12,8 +12,8 @@ from traitlets import Bool, Float, Int, Unicode
 import llm_magic.views  # noqa: F401  the values get their faces
 from llm_magic.completion import complete
 from llm_magic.errors import LLMError
-from llm_magic.generation import Distribution, Generation, Prompt, Sampling, Score
-from llm_magic.grammar import Command, read_command
+from llm_magic.generation import Sampling
+from llm_magic.grammar import PROBS, SAMPLING_OPTIONS, Command, read_command
 from llm_magic.inputs import call_prompts
 from llm_magic.interpolate import interpolate
 from llm_magic.notebook import Notebook
@@ -44,72 +44,65 @@ class LLMMagics(Magics):
     def __init__(self, shell):
         super().__init__(shell=shell)
         self.notebook = Notebook()
-        self._was_interrupted = False  # in the running cell
 
     @needs_local_scope
     @no_var_expand
     @line_cell_magic
     def llm(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None):
-        namespace = self.shell.user_ns | (local_ns or {})
-        if self._was_interrupted:  # one interrupt ends a loop of prompts: the one that it hit keeps its text
+        notebook = self.notebook
+        if notebook.was_interrupted:  # one interrupt ends a loop of prompts: the one that it hit keeps its text
             raise KeyboardInterrupt("the generation before was interrupted")
-        self.notebook.shown = None
+        notebook.shown, before = None, notebook.latest
         try:
-            result = self._carry_out(
-                read_command(line, cell, VERBS), namespace, is_empty=not line.strip() and cell is None
+            command = (
+                read_command(line, cell, VERBS) if line.strip() or cell is not None else Command(VERBS["help"], "")
             )
+            return self._carry_out(command, self._variables() | (local_ns or {}))
         except LLMError as error:
             raise UsageError(str(error)) from None
-        return result
+        finally:
+            if notebook.latest is not before:
+                self.shell.user_ns["_llm"] = notebook.latest
 
-    def _carry_out(self, command: Command, namespace: dict[str, Any], is_empty: bool):
-        self._take_defaults()
-        if is_empty:
-            command = Command(VERBS["help"], "")
+    def _carry_out(self, command: Command, namespace: dict[str, Any]):
+        """Run a command with the notebook's defaults, its names filled in; binds and returns its result."""
         options = dict(command.options)
+        verb = command.verb or VERBS["ask"]
+        self._take_defaults()
         if not self.stream:
             options.setdefault("no_stream", True)
-        if self.probs and "probs" in {option.name for option in (command.verb or VERBS["ask"]).options}:
+        if self.probs and PROBS in verb.options:
             options.setdefault("probs", True)
         text, put_in = command.text, ()
         if not options.get("raw"):
             text, put_in = interpolate(text, namespace)
+            if "system" in options:
+                options["system"], more = interpolate(options["system"], namespace)
+                put_in = tuple(dict.fromkeys((*put_in, *more)))
         notes = command.notes + ((f"put in: {', '.join(put_in)}",) if put_in else ())
-        screen = self._screen(options.get("quiet", False))
         run = command.verb.run if command.verb else run_prompt
-        result = run(self.notebook, Command(command.verb, text, options, notes), screen)
+        command = Command(command.verb, text, options, notes)
+        result = run(self.notebook, command, self._screen(options.get("quiet", False)))
         self.model = self.notebook.default_model or ""
-        return self._keep(result, options)
-
-    def _keep(self, result, options: dict[str, Any]):
-        """Bind the result where the user wants it, and remember that it was shown."""
-        if isinstance(result, Generation) and result.finish_reason == "interrupted":
-            self._was_interrupted = True
-        if isinstance(result, (Generation, Score, Distribution)):
-            self.shell.user_ns["_llm"] = result
         if (name := options.get("out")) is not None:
             self.shell.user_ns[name] = result
-        if options.get("quiet") and not isinstance(result, Prompt):
-            return result
         self.notebook.shown = result
         return result
 
+    def _variables(self) -> dict[str, Any]:
+        """The user's variables, without those that IPython put there (`exit`, `open`, …)."""
+        hidden, nothing = self.shell.user_ns_hidden, object()
+        return {name: value for name, value in self.shell.user_ns.items() if hidden.get(name, nothing) is not value}
+
     def begin_cell(self, info=None) -> None:
         """What is remembered of a cell ends with it."""
-        self.notebook.shown, self._was_interrupted = None, False
+        self.notebook.shown, self.notebook.was_interrupted = None, False
 
     def _take_defaults(self) -> None:
         self.notebook.default_model = self.model or None
         self.notebook.system = self.system or None
-        self.notebook.defaults = Sampling(
-            repetition_penalty=self.repetition_penalty,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            max_tokens=self.max_tokens,
-            seed=self.seed,
-        )
+        names = [option.name for option in SAMPLING_OPTIONS if option.name != "stop"]
+        self.notebook.default_sampling = {name: getattr(self, name) for name in names}
 
     def _screen(self, is_quiet: bool) -> Screen:
         has_kernel = getattr(self.shell, "kernel", None) is not None
@@ -118,6 +111,10 @@ class LLMMagics(Magics):
 
 
 LLMMagics.llm.__doc__ = describe_all(VERBS)
+
+
+_COMPLETED = ("%llm", "%%llm")
+_ASSIGNED = r"[^%]*=\s*%llm\s"  # x = %llm …
 
 
 class Hooks:
@@ -135,15 +132,21 @@ class Hooks:
         transforms.insert(transforms.index(cell_magic) + 1, call_prompts)
         shell.display_trap.hook = self.display
         shell.events.register("pre_run_cell", self.magics.begin_cell)
-        for word in ("%llm", "%%llm"):
+        for word in _COMPLETED:
             shell.set_hook("complete_command", self.complete, str_key=word)
+        shell.set_hook("complete_command", self.complete, re_key=_ASSIGNED)
 
     def remove(self) -> None:
         shell = self.shell
         for kind in ("line", "cell"):
             shell.magics_manager.magics[kind].pop("llm", None)
-        shell.configurables.remove(self.magics)
-        shell.input_transformer_manager.line_transforms.remove(call_prompts)
+        transforms = shell.input_transformer_manager.line_transforms
+        for held, item in ((shell.configurables, self.magics), (transforms, call_prompts)):
+            if item in held:
+                held.remove(item)
+        for word in _COMPLETED:
+            shell.strdispatchers["complete_command"].strs.pop(word, None)
+        shell.strdispatchers["complete_command"].regexs.pop(_ASSIGNED, None)
         shell.display_trap.hook = shell.displayhook
         shell.events.unregister("pre_run_cell", self.magics.begin_cell)
         self.magics.notebook.unload()
@@ -162,8 +165,8 @@ class Hooks:
         """Candidates for Tab, as IPython's completer hook gives them."""
         from llm_magic.weights import store
 
-        line = event.text_until_cursor if hasattr(event, "text_until_cursor") else event.line
-        return complete(line.lstrip(), VERBS, store.local_names())
+        line = event.text_until_cursor
+        return complete(line[line.index("%") :], VERBS, store.local_names())
 
 
 _HOOKS = "_llm_magic_hooks"

@@ -19,15 +19,22 @@ class Notebook:
     """`default_model` and `defaults` are what a call uses that does not say otherwise."""
 
     default_model: str | None = None
-    defaults: Sampling = Sampling()
+    default_sampling: dict[str, Any] = field(default_factory=dict)
     system: str | None = None
     models: dict[str, LLM] = field(default_factory=dict)
     chats: dict[str, tuple[Message, ...]] = field(default_factory=dict)
     conversation: tuple[Message, ...] = ()
     latest: Result | None = None
     latest_generation: Generation | None = None
-    latest_model: str | None = None
+    latest_model: str = ""  # that made the latest generation
+    latest_chat: str | None = None
     shown: Any = None  # what the running cell has shown already, so that it is not shown twice
+    was_interrupted: bool = False  # in the running cell
+
+    @property
+    def defaults(self) -> Sampling:
+        """The sampling settings of calls that name none; raises where one was set out of range."""
+        return Sampling(**self.default_sampling)
 
     def model(self, name: str | None, track: Track) -> LLM:
         """The model of that name, or the default one; loaded if it is not yet."""
@@ -36,7 +43,6 @@ class Notebook:
             from llm_magic import load  # here, since loading it brings torch
 
             self.models[key] = load(key or None, track=track)
-        self.latest_model = key
         return self.models[key]
 
     def unload(self) -> list[str]:
@@ -48,10 +54,18 @@ class Notebook:
         return [llm.name for llm in unloaded]
 
     def remember(self, result: Result) -> None:
-        """Keep a result as the latest one."""
+        """Keep a result as the latest one; an answer becomes the last turn of its conversation."""
         self.latest = result
         if isinstance(result, Generation):
             self.latest_generation = result
+            if result.messages and result.tokens:
+                self.conversation = result.messages
+                if self.latest_chat is not None:
+                    self.chats[self.latest_chat] = result.messages
+
+    def begin_prompt(self, model: str | None, chat: str | None) -> None:
+        """A prompt begins: what comes of it, and of going on from it, belongs to this model and chat."""
+        self.latest_model, self.latest_chat = model or self.default_model or "", chat
 
     def history(self, chat: str | None, is_continued: bool) -> tuple[Message, ...]:
         """The turns that a call goes on from."""
@@ -61,16 +75,10 @@ class Notebook:
             raise OptionError("there is no conversation to go on with", "ask something first, without -c")
         return self.conversation if is_continued else ()
 
-    def add_turn(self, generation: Generation, chat: str | None) -> None:
-        """Keep the conversation that an answer ends."""
-        if generation.messages:
-            self.conversation = generation.messages
-            if chat is not None:
-                self.chats[chat] = generation.messages
-
     def reset(self) -> None:
         """Forget conversations, results and prefixes; models and defaults stay."""
         self.chats.clear()
         self.conversation, self.latest, self.latest_generation, self.shown = (), None, None, None
+        self.latest_chat = None
         for llm in self.models.values():
             llm.forget()

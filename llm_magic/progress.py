@@ -7,6 +7,8 @@ import time
 from collections.abc import Generator
 from typing import TextIO, TypeVar
 
+from llm_magic.visible import show_controls
+
 Value = TypeVar("Value")
 SHOW_AFTER_S = 0.5
 BAR_WIDTH = 24
@@ -17,7 +19,7 @@ def show_progress(label: str, steps: Generator[float, None, Value], stream: Text
 
     Nothing is shown for what takes less than half a second.
     """
-    stream = stream or sys.stderr
+    stream, label = stream or sys.stderr, show_controls(label)
     started, shown_at, share, is_shown = time.monotonic(), 0.0, 0.0, False
     try:
         while True:

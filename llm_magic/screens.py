@@ -31,7 +31,8 @@ class NotebookScreen:
         for _ in stream:
             now = time.monotonic()
             if is_streamed and now - drawn_at >= UPDATE_S:
-                handle = _draw(handle, "…", answer.render_running_html(stream.prompt, stream.tokens))
+                text = answer.show_controls("".join(token.text for token in stream.tokens))
+                handle = _draw(handle, text, answer.render_running_html(stream.prompt, stream.tokens))
                 drawn_at = now
         generation = stream.generation
         _draw(handle, answer.render_text(generation, notes), answer.render_html(generation, notes))
@@ -41,7 +42,7 @@ class NotebookScreen:
         """Show a value, with notes below it."""
         face = FACES[type(value)]
         html = face.html(value) + answer.render_lines(notes)
-        _draw(None, "\n".join([face.text(value), *(f"[{note}]" for note in notes)]), html)
+        _draw(None, "\n".join([face.text(value), *_bracket(notes)]), html)
 
     def show_probabilities(self, value: Any) -> None:
         """Show a table of a text's tokens."""
@@ -49,6 +50,7 @@ class NotebookScreen:
 
     def say(self, text: str) -> None:
         """Show a line."""
+        text = answer.show_controls(text)
         _draw(None, text, f'<div style="white-space:pre-wrap">{escape_text(text)}</div>')
 
     def track(self, label: str, steps: Generator[float, None, Any]) -> Any:
@@ -100,7 +102,7 @@ class TerminalScreen:
             text = "".join(map(answer.render_ansi, value.tokens)) + "\n" + self._dim(answer.render_status(value))
         else:
             text = FACES[type(value)].text(value)
-        self._write("\n".join([text, *(self._dim(f"[{note}]") for note in notes)]) + "\n")
+        self._write("\n".join([text, *map(self._dim, _bracket(notes))]) + "\n")
 
     def show_probabilities(self, value: Any) -> None:
         """Show a table of a text's tokens."""
@@ -108,7 +110,7 @@ class TerminalScreen:
 
     def say(self, text: str) -> None:
         """Show a line."""
-        self._write(text + "\n")
+        self._write(answer.show_controls(text) + "\n")
 
     def track(self, label: str, steps: Generator[float, None, Any]) -> Any:
         """Run `steps` behind a progress bar; returns its value."""
@@ -149,6 +151,10 @@ class QuietScreen:
 
 
 Screen = NotebookScreen | TerminalScreen | QuietScreen
+
+
+def _bracket(notes: Sequence[str]) -> list[str]:
+    return [f"[{answer.show_controls(note)}]" for note in notes]
 
 
 def _draw(handle, text: str, html: str):

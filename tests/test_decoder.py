@@ -230,4 +230,5 @@ def test_names_are_translated_both_ways():
 
 
 def load_config():
-    return names.config_from_hf(make_hf_model().config.to_dict() | {"architectures": ["LlamaForCausalLM"]})
+    model = make_hf_model()
+    return names.config_from_hf(model.config.to_dict() | {"architectures": ["LlamaForCausalLM"]}, model.state_dict())

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "llm_magic"
 # top down, the way of a prompt; an entry is a module or a folder
 ORDER = [
     "magics", "completion", "verbs", "interpolate", "inputs", "grammar", "screens", "interrupts", "notebook",
-    "__init__", "views", "llm", "backends", "weights", "engine", "text", "progress", "generation", "errors",
+    "__init__", "views", "llm", "backends", "weights", "engine", "text", "progress", "generation", "errors", "visible",
 ]  # fmt: skip
 UNRELATED = {("text", "engine"), ("engine", "text")}  # text knows no torch, the engine knows no text
 

@@ -47,7 +47,10 @@ def test_temperature_equals_transformers(temperature):
 @pytest.mark.parametrize("k", [1, 5, 499, 500, 1000])
 def test_top_k_equals_transformers(k):
     logits = random_logits()
-    assert torch.equal(ladder.keep_top_k(logits, k), theirs(transformers.TopKLogitsWarper(k), logits))
+    settings = Sampling(temperature=1.0, top_k=k, top_p=1.0, repetition_penalty=1.0)
+    kept, ids = ladder.filter_logits(logits, torch.tensor([]).long(), settings)
+    ours = torch.full((V,), -torch.inf).scatter(0, ids, kept)
+    assert torch.equal(ours, theirs(transformers.TopKLogitsWarper(k), logits))
 
 
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 0.999])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections import abc
+from collections.abc import Iterator
 
 from llm_magic.backends.stream import Stream
 from llm_magic.engine import generate as engine
-from llm_magic.engine.cache import PrefixCache
+from llm_magic.engine.cache import PrefixCache, Sequence
 from llm_magic.errors import ContextOverflow, OptionError
 from llm_magic.generation import Alternative, Distribution, Message, Prompt, Sampling, Score, Token
 from llm_magic.text.chat import render_chat
@@ -17,7 +18,7 @@ from llm_magic.text.tokenizer import TextStream
 from llm_magic.weights.load import LoadedModel
 
 PREFIX_CACHE_BYTES = 512 << 20
-_MAX_TOKENIZE_TOKENS = 1_000_000
+MAX_TOKENIZE_CHARACTERS = 2_000_000
 CODE_OPENING = "```python\n"  # put into the model's mouth, so that what it writes is code and nothing else
 CODE_STOP = "```"
 CODE_SYSTEM = "You are an expert Python programmer. Answer with one short Python program."
@@ -36,7 +37,7 @@ class LocalBackend:
         return self.decoder.config.context_tokens
 
     def make_prompt(
-        self, text: str, mode: str, system: str | None, history: Sequence[Message], sampling: Sampling
+        self, text: str, mode: str, system: str | None, history: abc.Sequence[Message], sampling: Sampling
     ) -> Prompt:
         """The exact prompt: rendered through the chat template, or the raw text in mode `text`."""
         if not text:
@@ -76,45 +77,59 @@ class LocalBackend:
 
     def tokenize(self, text: str) -> Prompt:
         """A raw text cut into its tokens; it may be longer than the context."""
-        ids = self.tokenizer.encode(text, _MAX_TOKENIZE_TOKENS)
+        if len(text) > MAX_TOKENIZE_CHARACTERS:
+            raise OptionError(
+                f"the text has {len(text):,} characters", f"give at most {MAX_TOKENIZE_CHARACTERS:,}, which is quick"
+            )
+        ids = self.tokenizer.encode(text)
         pieces = self.tokenizer.pieces(ids)
         return Prompt(text, tuple(ids), pieces, "text", self.loaded.name, self.context_tokens)
 
     def run(self, stream: Stream) -> Iterator[Token]:
         """The tokens of one generation, behind the stream's prompt and the tokens it was given."""
         started = time.perf_counter()
-        given = tuple(stream.tokens)
-        ids = [*stream.prompt.ids, *(token.id for token in given)]
-        if len(ids) >= self.context_tokens:
-            stream.finish_reason = "length"
-            return
-        settings = stream.sampling
+        settings, n_prompt = stream.sampling, len(stream.prompt.ids)
         finder = StopFinder((*settings.stop, CODE_STOP) if stream.prompt.mode == "code" else settings.stop)
         text = TextStream(self.tokenizer)
-        for token in given:
-            text.push(token.id)
+        given, stream.tokens = stream.tokens, []
+        for token in given:  # cut and finished anew: a stop text or a character may go on beyond them
+            data, readable = text.push(token.id)
+            stream.tokens += finder.push(dataclasses.replace(token, bytes=data, text=readable))
+        ids = [*stream.prompt.ids, *(token.id for token in given)]
+        n_left = settings.max_tokens - len(given)
+        if finder.is_found or n_left < 1 or len(ids) >= self.context_tokens:
+            stream.finish_reason = "stop" if finder.is_found else "length"
+            stream.tokens += _with_rest(finder.flush(), text.flush())
+            return
         sequence, stream.cached_tokens = self.prefix_cache.take(ids)
         try:
-            for _ in engine.prefill(self.decoder, sequence, ids):
+            for _ in engine.prefill(self.decoder, sequence, ids, n_prompt):
                 if stream.is_stopped:
-                    return
-            stream.prefill_ms = 1000 * (time.perf_counter() - started)
-            stream.finish_reason = "length"  # unless something else ends it
-            for step in engine.generate(self.decoder, sequence, settings, self.tokenizer.end_ids, stream.sample):
-                stream.decode_ms += step.ms
-                if step.id in self.tokenizer.end_ids:
-                    stream.end, stream.finish_reason = self._to_token(step, b"", "", settings), "stop"
                     break
-                yield from finder.push(self._to_token(step, *text.push(step.id), settings))
-                if finder.is_found:
-                    stream.finish_reason = "stop"
-                    return
-                if stream.is_stopped:
-                    stream.finish_reason = "interrupted"
-                    break
-            yield from _with_rest(finder.flush(), text.flush())
+            else:
+                stream.prefill_ms = 1000 * (time.perf_counter() - started)
+                yield from self._decode(stream, sequence, n_left, finder, text)
+            if not finder.is_found:
+                yield from _with_rest(finder.flush(), text.flush())
         finally:
             self.prefix_cache.put(sequence)
+
+    def _decode(
+        self, stream: Stream, sequence: Sequence, n_left: int, finder: StopFinder, text: TextStream
+    ) -> Iterator[Token]:
+        settings, end_ids = stream.sampling, self.tokenizer.end_ids
+        for step in engine.generate(self.decoder, sequence, settings, end_ids, n_left, stream.sample):
+            stream.decode_ms += step.ms
+            if step.id in end_ids:
+                stream.end, stream.finish_reason = self._to_token(step, b"", "", settings), "stop"
+                return
+            yield from finder.push(self._to_token(step, *text.push(step.id), settings))
+            if finder.is_found:
+                stream.finish_reason = "stop"
+                return
+            if stream.is_stopped:
+                return
+        stream.finish_reason = "length"
 
     def score(self, text: str) -> Score:
         """The model's probability of each token of a raw text."""

@@ -25,12 +25,11 @@ class Stream:
     ):
         self.prompt, self.sampling, self.sample, self.maker = prompt, sampling, sample, maker
         self.tokens = list(given)
-        self.n_given = len(given)
         self.finish_reason = "interrupted"
         self.end: Token | None = None
         self.cached_tokens = 0
         self.prefill_ms = 0.0
-        self.decode_ms = 0.0
+        self.decode_ms = sum(token.ms or 0.0 for token in given)
         self.is_stopped = False
         self._iterator = run(self)
 
@@ -45,10 +44,6 @@ class Stream:
     def stop(self) -> None:
         """End the generation before its next token."""
         self.is_stopped = True
-
-    def close(self) -> None:
-        """Give back what the generation holds; what came so far stays."""
-        self._iterator.close()
 
     @property
     def generation(self) -> Generation:

@@ -6,6 +6,7 @@ interrupt at any instant leaves a cache that is valid up to its length.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -126,6 +127,7 @@ class PrefixCache:
         self.config, self.device, self.limit_bytes = config, device, limit_bytes
         self._sequences: OrderedDict[int, Sequence] = OrderedDict()
         self._next_key = 0
+        self._lock = threading.Lock()
 
     @property
     def n_bytes(self) -> int:
@@ -137,15 +139,16 @@ class PrefixCache:
         Within tile-computed tokens only whole tiles are reused (or exactly a whole prompt), so that
         a prompt's probabilities have the same bits whatever was asked before.
         """
-        best, best_tokens = None, 0
-        for key, sequence in list(self._sequences.items()):
-            tokens = _usable_tokens(sequence, ids)
-            if tokens > best_tokens:
-                best, best_tokens = key, tokens
-        if best is None:
-            return Sequence(KVCache(self.config, self.device), []), 0
-        found = self._sequences[best]
-        self._sequences.move_to_end(best)
+        with self._lock:
+            best, best_tokens = None, 0
+            for key, sequence in self._sequences.items():
+                tokens = _usable_tokens(sequence, ids)
+                if tokens > best_tokens:
+                    best, best_tokens = key, tokens
+            if best is None:
+                return Sequence(KVCache(self.config, self.device), []), 0
+            found = self._sequences[best]
+            self._sequences.move_to_end(best)
         taken = Sequence(found.cache.copy(best_tokens), list(ids[:best_tokens]), min(found.n_prefilled, best_tokens))
         if found.n_hidden == best_tokens:
             taken.hidden, taken.n_hidden = found.hidden, found.n_hidden
@@ -158,20 +161,20 @@ class PrefixCache:
         del sequence.ids[n:]
         if n == 0 or sequence.cache.n_bytes > self.limit_bytes:
             return
-        for key, other in list(self._sequences.items()):
-            if (
-                len(other.ids) <= n
-                and sequence.ids[: len(other.ids)] == other.ids
-                and (other.hidden is None or other.n_hidden == sequence.n_hidden)
-            ):
-                self._sequences.pop(key, None)
-        self._sequences[self._next_key] = sequence
-        self._next_key += 1
-        while self.n_bytes > self.limit_bytes:
-            self._sequences.popitem(last=False)
+        with self._lock:
+            for key, other in list(self._sequences.items()):
+                is_prefix = len(other.ids) <= n and sequence.ids[: len(other.ids)] == other.ids
+                if is_prefix and (other.hidden is None or other.n_hidden == sequence.n_hidden):
+                    del self._sequences[key]
+            self._sequences[self._next_key] = sequence
+            self._next_key += 1
+            while self.n_bytes > self.limit_bytes:
+                self._sequences.popitem(last=False)
 
     def clear(self) -> None:
-        self._sequences.clear()
+        """Forget all sequences."""
+        with self._lock:
+            self._sequences.clear()
 
 
 def _usable_tokens(sequence: Sequence, ids: list[int]) -> int:

@@ -41,15 +41,20 @@ class Step:
 
 
 @torch.inference_mode()
-def prefill(model: Decoder, sequence: Sequence, ids: list[int]) -> Iterator[int]:
-    """Compute the prompt `ids`, as far as the sequence does not hold it; leaves the last state in `hidden`.
+def prefill(model: Decoder, sequence: Sequence, ids: list[int], n_prompt: int | None = None) -> Iterator[int]:
+    """Compute `ids`, as far as the sequence does not hold them; leaves the last state in `hidden`.
 
-    Yields after each piece how many tokens are done.
+    Behind the first `n_prompt` stand tokens of a generation: one that is missing alone is computed as
+    the generation did. Yields after each piece how many tokens are done.
     """
+    n_prompt = len(ids) if n_prompt is None else n_prompt
     while (start := sequence.n_valid) < len(ids):
         end = min(len(ids), (start // PREFILL_TOKENS + 1) * PREFILL_TOKENS)
-        hidden = _forward_rows(model, sequence.cache, ids[start:end])
         is_in_tiles = start == sequence.n_prefilled
+        if end - start == 1 and not (is_in_tiles and start < n_prompt):
+            hidden = make_step(model)(ids[start], sequence.cache)
+        else:
+            hidden = _forward_rows(model, sequence.cache, ids[start:end])
         sequence.commit(ids[start:end])
         if is_in_tiles:
             sequence.n_prefilled = end
@@ -62,8 +67,6 @@ def prefill(model: Decoder, sequence: Sequence, ids: list[int]) -> Iterator[int]
 def _forward_rows(model: Decoder, cache: KVCache, ids: list[int]) -> Tensor:
     """Hidden states (T, d) of new tokens. From a tile's start on, the rows are filled up to whole tiles,
     so that the same products run for a token whatever its prompt's length."""
-    if len(ids) == 1:
-        return make_step(model)(ids[0], cache)
     rows = list(ids)
     if cache.length % TILE_TOKENS == 0:
         rows += [0] * (-len(ids) % TILE_TOKENS)
@@ -72,7 +75,7 @@ def _forward_rows(model: Decoder, cache: KVCache, ids: list[int]) -> Tensor:
 
 
 def generate(
-    model: Decoder, sequence: Sequence, settings: Sampling, stop_ids: frozenset[int], sample: int = 0
+    model: Decoder, sequence: Sequence, settings: Sampling, stop_ids: frozenset[int], max_tokens: int, sample: int = 0
 ) -> Iterator[Step]:
     """Steps of one continuation of a prefilled sequence, up to `max_tokens` or the context's end.
 
@@ -82,10 +85,10 @@ def generate(
     hidden, started, run_step = sequence.hidden, time.perf_counter(), make_step(model)
     ids = torch.empty(model.config.context_tokens, dtype=torch.long, device=model.device)
     ids[: len(sequence.ids)] = torch.tensor(sequence.ids)
-    for index in range(1, settings.max_tokens + 1):
+    for index in range(1, max_tokens + 1):
         step = _next_step(model, hidden, ids[: len(sequence.ids)], settings, sample)
         yield dataclasses.replace(step, ms=1000 * (time.perf_counter() - started))
-        if step.id in stop_ids or index == settings.max_tokens:
+        if step.id in stop_ids or index == max_tokens:
             return
         if len(sequence.ids) + 1 >= model.config.context_tokens:
             return

@@ -34,18 +34,6 @@ def temper(logits: Tensor, temperature: float) -> Tensor:
     return logits / temperature
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Mask all but the k best, on the last axis.
-
-    >>> keep_top_k(torch.tensor([1.0, 3.0, 2.0]), 2)
-    tensor([-inf, 3., 2.])
-    """
-    if k >= logits.shape[-1]:
-        return logits
-    values, index = logits.topk(k, dim=-1)
-    return torch.full_like(logits, -torch.inf).scatter(-1, index, values)
-
-
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Mask all but the smallest set of tokens whose probabilities reach p (arXiv:1904.09751).
 

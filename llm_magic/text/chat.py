@@ -42,6 +42,8 @@ def render_chat(template: ChatTemplate, messages: Sequence[Message], tokenizer: 
             eos_token=template.eos_text,
             enable_thinking=False,
         )
+    except TemplateError:
+        raise
     except Exception as error:  # a template is foreign code: whatever it raises is its own fault
         raise TemplateError(f"the model's chat template fails on these messages ({error})", "use `text`") from None
     return text, mark

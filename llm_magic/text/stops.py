@@ -1,4 +1,7 @@
-"""Stop texts in a stream of tokens: found also where they span tokens, and never shown in part."""
+"""Stop texts in a stream of tokens: found also where they span tokens, and never shown in part.
+
+A token that ends in half a character is held back too, until the character is whole or the text ends.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from llm_magic.generation import Token
 
 
 class StopFinder:
-    """Holds tokens back while their text could be the beginning of a stop text.
+    """Holds tokens back while their text could be the beginning of a stop text, or is half a character.
 
     `push` returns the tokens that are free to be shown; `is_found` says that a stop text came: then
     what was returned is all, and the token in which it began keeps what stands before it.
@@ -22,8 +25,6 @@ class StopFinder:
 
     def push(self, token: Token) -> list[Token]:
         self._held.append(token)
-        if not self._stop_texts:
-            return self.flush()
         text = "".join(held.text for held in self._held)
         starts = [start for stop in self._stop_texts if (start := text.find(stop)) >= 0]
         if starts:
@@ -49,7 +50,7 @@ class StopFinder:
 
     def _overlap(self, text: str) -> int:
         """How much of the text's end is the beginning of a stop text."""
-        longest = max(map(len, self._stop_texts)) - 1
+        longest = max(map(len, self._stop_texts), default=1) - 1
         for n in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-n:]) for stop in self._stop_texts):
                 return n

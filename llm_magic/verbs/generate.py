@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from llm_magic.errors import OptionError
 from llm_magic.generation import Generation, Prompt, replace_sampling
@@ -19,6 +20,10 @@ from llm_magic.grammar import (
 from llm_magic.interrupts import interrupt_calls
 from llm_magic.notebook import Notebook
 from llm_magic.screens import Screen
+
+if TYPE_CHECKING:
+    from llm_magic.backends.stream import Stream
+    from llm_magic.llm import LLM
 
 
 def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generation | Prompt:
@@ -40,38 +45,44 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
     notes = command.notes
     if n_turns := sum(message.role == "user" for message in history):
         notes += (f"{n_turns} earlier {'turn is' if n_turns == 1 else 'turns are'} in the context",)
-    generation = _follow(notebook, screen, command, llm.start(prompt), notes)
-    notebook.add_turn(generation, chat)
-    return generation
+    notebook.begin_prompt(options.get("model"), chat)
+    return _follow(notebook, screen, command, llm.start(prompt), notes)
 
 
 def retry(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     """The latest prompt again, with the next seed, or with the options given."""
-    latest = _latest(notebook)
-    changes = {"seed": latest.sampling.seed + 1} | command.sampling
-    settings = replace_sampling(latest.sampling, changes)
-    return _follow(notebook, screen, command, latest.maker.start_again(latest, settings), command.notes)
+    latest, llm = _latest(notebook, screen)
+    settings = replace_sampling(latest.sampling, {"seed": latest.sampling.seed + 1} | command.sampling)
+    return _follow(notebook, screen, command, llm.start_again(latest, settings), command.notes)
 
 
 def continue_(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     """Go on where the latest generation was cut off."""
-    latest = _latest(notebook)
-    return _follow(notebook, screen, command, latest.maker.start_from(latest, **command.sampling), command.notes)
+    latest, llm = _latest(notebook, screen)
+    changes = {"max_tokens": notebook.defaults.max_tokens} | command.sampling
+    return _follow(notebook, screen, command, llm.start_from(latest, **changes), command.notes)
 
 
-def _latest(notebook: Notebook) -> Generation:
-    if notebook.latest_generation is None:
+def _latest(notebook: Notebook, screen: Screen) -> tuple[Generation, LLM]:
+    """The latest generation, and its model: loaded again where it was unloaded."""
+    latest = notebook.latest_generation
+    if latest is None:
         raise OptionError("nothing was generated yet", "ask something first: %llm Why is the sky blue?")
-    return notebook.latest_generation
+    return latest, notebook.model(notebook.latest_model, screen.track)
 
 
-def _follow(notebook: Notebook, screen: Screen, command: Command, stream, notes: tuple[str, ...]) -> Generation:
-    with interrupt_calls(stream.stop):
-        generation = screen.follow(stream, not command.options.get("no_stream"), notes)
-        notebook.remember(generation)
-        if command.options.get("probs"):
-            screen.show_probabilities(generation)
-    return generation
+def _follow(notebook: Notebook, screen: Screen, command: Command, stream: Stream, notes: tuple[str, ...]) -> Generation:
+    """Show a generation while it is made; whatever ends it, what came by then is the latest result."""
+    generation = None
+    try:
+        with interrupt_calls(stream.stop):
+            generation = screen.follow(stream, not command.options.get("no_stream"), notes)
+            if command.options.get("probs"):
+                screen.show_probabilities(generation)
+            return generation
+    finally:
+        notebook.was_interrupted = stream.is_stopped
+        notebook.remember(generation or stream.generation)
 
 
 AGAIN = (*SAMPLING_OPTIONS, *SHOWING, NO_STREAM)

@@ -83,7 +83,11 @@ class GGUFFile:
 def read_gguf(path: Path) -> GGUFFile:
     """Read the header of a GGUF file and map the rest. Raises `ModelFileError` for anything unsound."""
     path = Path(path)
-    with open(path, "rb") as file:
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be opened ({error.strerror})", "check the path and its rights") from None
+    with file:
         size = os.fstat(file.fileno()).st_size
         _check_magic(path, file.read(64), size)
         # a private mapping: torch wants writable memory, and nothing is ever written to the file

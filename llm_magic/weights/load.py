@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +38,8 @@ class LoadedModel:
 
 
 def choose_device() -> torch.device:
-    """CUDA or Apple silicon where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+    """CUDA where there is one, else the CPU. Apple's GPU lacks fp64, which sampling uses: not chosen yet."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_model(path: Path, name: str, device: torch.device | str | None = None) -> Loading:
@@ -51,11 +50,13 @@ def load_model(path: Path, name: str, device: torch.device | str | None = None) 
 
 def _load_gguf(path: Path, name: str, device: torch.device) -> Loading:
     file = read_gguf(path)
-    tokenizer = tokenizer_from_gguf(file.metadata)
+    with metadata_errors(path):
+        tokenizer = tokenizer_from_gguf(file.metadata)
     stored = {names.hf_name_of(entry.name): entry for entry in file.tensors.values()}
     small = {n: read_tensor(file, e) for n, e in stored.items() if len(e.shape) == 1 or "embed_tokens" in n}
-    heads = {n: None for n in stored if n not in small}
-    config = names.config_from_gguf(file.metadata, small | heads)
+    others = dict.fromkeys(n for n in stored if n not in small)
+    with metadata_errors(path):
+        config = names.config_from_gguf(file.metadata, small | others)
     is_permuted = names.architecture_of(file.metadata["general.architecture"]).is_permuted
 
     def read(tensor_name: str) -> Weight:
@@ -74,8 +75,9 @@ def _load_gguf(path: Path, name: str, device: torch.device) -> Loading:
     source = file.metadata.get("tokenizer.chat_template")
     template = None
     if isinstance(source, str):
-        ids = [file.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("bos", "eos")]
-        template = ChatTemplate(source, *(special.get(i, "") for i in ids))
+        with metadata_errors(path):
+            ids = [file.metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("bos", "eos")]
+            template = ChatTemplate(source, *(special.get(i, "") for i in ids))
     license_name = file.metadata.get("general.license")
     return LoadedModel(
         name=name,
@@ -92,9 +94,10 @@ def _load_gguf(path: Path, name: str, device: torch.device) -> Loading:
 def _load_folder(path: Path, name: str, device: torch.device) -> Loading:
     if not (path / "config.json").is_file():
         raise ModelFileError(f"{path} has no config.json", "give a folder with config.json and safetensors, or a .gguf")
-    config = names.config_from_hf(read_json(path / "config.json"))
     tokenizer = tokenizer_from_folder(path)
     with SafetensorsFolder(path) as folder:
+        with metadata_errors(path):
+            config = names.config_from_hf(read_json(path / "config.json"), folder.shapes)
         weights = _LazyWeights(folder.shapes, lambda n: as_computed(folder.read(n), device))
         decoder = yield from _build(config, weights, device, tokenizer)
     return LoadedModel(
@@ -107,6 +110,17 @@ def _load_folder(path: Path, name: str, device: torch.device) -> Loading:
         file_bytes=folder.n_bytes,
         license=None,
     )
+
+
+@contextmanager
+def metadata_errors(path: Path) -> Iterator[None]:
+    """A file's metadata may hold anything: what stumbles over it is the file's fault, and said in one line."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise ModelFileError(
+            f"the metadata of {path} is not consistent ({type(error).__name__}: {error})", "fetch the model again"
+        ) from None
 
 
 def as_computed(weight: Weight, device: torch.device) -> Weight:

@@ -5,7 +5,8 @@ The engine's names are Hugging Face's. A new architecture is a row here, not a b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,20 +34,21 @@ OTHER_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What sets one family apart. `is_permuted`: its GGUF files hold the rows of Q and K in pairs."""
+    """A family's names. `is_permuted`: its GGUF files hold the rows of Q and K in pairs.
+
+    What else sets families apart, biases and norms of heads, is read off the tensors that are there.
+    """
 
     gguf_name: str
     hf_name: str
-    has_qkv_bias: bool = False
-    has_qk_norm: bool = False
     is_permuted: bool = False
 
 
 ARCHITECTURES = (
     Architecture("llama", "LlamaForCausalLM", is_permuted=True),
     Architecture("llama", "MistralForCausalLM", is_permuted=True),
-    Architecture("qwen2", "Qwen2ForCausalLM", has_qkv_bias=True),
-    Architecture("qwen3", "Qwen3ForCausalLM", has_qk_norm=True),
+    Architecture("qwen2", "Qwen2ForCausalLM"),
+    Architecture("qwen3", "Qwen3ForCausalLM"),
 )
 
 
@@ -91,14 +93,24 @@ def config_from_gguf(metadata: Mapping[str, object], weights: Mapping[str, Weigh
         rope_theta=get("rope.freq_base", float, 10_000.0),
         rope_divisors=None if divisors is None else tuple(divisors.float().tolist()),
         is_head_tied="lm_head.weight" not in weights,
-        has_qkv_bias=architecture.has_qkv_bias,
-        has_qk_norm=architecture.has_qk_norm,
+        **_variants(weights),
     )
     return _checked_config(config)
 
 
-def config_from_hf(values: Mapping[str, object]) -> ModelConfig:
-    """From Hugging Face's config.json."""
+def _variants(names: Collection[str]) -> dict[str, bool]:
+    """The variants of a decoder that its first layer's tensors show."""
+    prefix = "model.layers.0."
+    return {
+        "has_qkv_bias": f"{prefix}self_attn.q_proj.bias" in names,
+        "has_o_bias": f"{prefix}self_attn.o_proj.bias" in names,
+        "has_mlp_bias": f"{prefix}mlp.gate_proj.bias" in names,
+        "has_qk_norm": f"{prefix}self_attn.q_norm.weight" in names,
+    }
+
+
+def config_from_hf(values: Mapping[str, object], tensor_names: Collection[str]) -> ModelConfig:
+    """From Hugging Face's config.json, and the names of the tensors beside it."""
     names = values.get("architectures") or [None]
     architecture = architecture_of(names[0])
 
@@ -131,10 +143,7 @@ def config_from_hf(values: Mapping[str, object]) -> ModelConfig:
             rope_theta=theta,
             rope_divisors=_rope_divisors(rope, head_dim, theta),
             is_head_tied=get("tie_word_embeddings", bool, False),
-            has_qkv_bias=architecture.has_qkv_bias or get("attention_bias", bool, False),
-            has_o_bias=architecture.hf_name == "LlamaForCausalLM" and get("attention_bias", bool, False),
-            has_mlp_bias=get("mlp_bias", bool, False),
-            has_qk_norm=architecture.has_qk_norm,
+            **_variants(tensor_names),
         )
     )
 
@@ -178,8 +187,15 @@ def unpermute_heads(weight: Weight, n_heads: int) -> Weight:
 
 
 def check_shapes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise for a tensor that is missing or of another shape than the configuration says."""
-    for name, shape in expected_shapes(config).items():
+    """Raise for a tensor that is missing, of another shape than the configuration says, or read by nothing."""
+    expected = expected_shapes(config)
+    unread = [name for name in shapes if name not in expected and not _IGNORED.fullmatch(name)]
+    if unread:
+        raise ModelFileError(
+            f"the model has tensors that this decoder does not know, such as {unread[0]!r}",
+            "it is of another architecture than it says; use another model",
+        )
+    for name, shape in expected.items():
         if name not in shapes:
             raise ModelFileError(f"the model has no tensor {name!r}", "fetch it again, with all its files")
         if tuple(shapes[name]) != shape:
@@ -215,6 +231,10 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     shapes = {f"model.layers.{i}.{name}": shape for i in range(config.n_layers) for name, shape in layer.items()}
     shapes |= {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
     return shapes if config.is_head_tied else shapes | {"lm_head.weight": (v, d)}
+
+
+# precomputed rotary tables, and the copy of a tied head
+_IGNORED = re.compile(r"rope_freqs\.weight|lm_head\.weight|(.*\.)?rotary_emb\.inv_freq")
 
 
 def _checked(value: object, kind: type, key: str):

