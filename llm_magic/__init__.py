@@ -1,23 +1,24 @@
 """A language model inside the notebook kernel: generate, see every probability, look inside it, teach it."""
 
-import warnings
 from importlib import import_module
 
 __version__ = "0.1.0"
 __all__ = ["LLM", "LLMError", "Sampling", "load"]
 
-_HOMES = {"load": "llm", "LLM": "llm", "LLMError": "errors", "Sampling": "generation"}
+_HOMES = {
+    "LLM": "llm_magic.llm",
+    "LLMError": "llm_magic.errors",
+    "Sampling": "llm_magic.generation",
+    "load": "llm_magic.llm",
+}
 
 
 def __getattr__(name: str):
     """`load` and the rest come when they are asked for: importing the package loads no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with warnings.catch_warnings():
-        # torch says so on its import where numpy is not installed, which nothing here needs
-        warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
-        import_module("llm_magic.views")
-        return getattr(import_module(f"llm_magic.{_HOMES[name]}"), name)
+    import_module("llm_magic.views")  # the values get their faces
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def load_ipython_extension(shell) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,14 +71,16 @@ class Sampling:
         object.__setattr__(self, "stop", stop)
         for name, is_valid, advice in _RANGES:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_valid(value):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not is_valid(value):
                 raise OptionError(f"{name} is {value!r}", advice)
+            plain = int(value) if isinstance(value, numbers.Integral) else float(value)  # of numpy's, too
+            object.__setattr__(self, name, plain)
         if any(not isinstance(text, str) or not text for text in stop):
             raise OptionError(f"stop is {self.stop!r}", "give texts of at least one character")
 
 
 def _is_whole(value) -> bool:
-    return isinstance(value, int)
+    return isinstance(value, numbers.Integral)
 
 
 _RANGES = (
@@ -259,6 +262,10 @@ class Generation:
     def continue_(self, **changes) -> Generation:
         """Go on from the last token; `changes` are fields of `Sampling`. Returns both parts as one."""
         return _require_maker(self).continue_from(self, **changes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is saved of a generation: all but its model."""
+        return self.__dict__ | {"maker": None}
 
     def __str__(self) -> str:
         return self.text

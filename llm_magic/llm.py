@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
+
+with warnings.catch_warnings():
+    # torch says so on its import where numpy is not installed, which nothing here needs
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+    import torch  # noqa: F401
 
 from llm_magic.backends.local import LocalBackend
 from llm_magic.backends.stream import Stream
@@ -198,6 +204,10 @@ class LLM:
             sha256=self._sha256,
             license=loaded.license,
         )
+
+    def __deepcopy__(self, memo) -> LLM:
+        """A model is not copied with the results that hold it."""
+        return self
 
     def __repr__(self) -> str:
         if self._loaded is None:

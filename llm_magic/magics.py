@@ -57,7 +57,7 @@ class LLMMagics(Magics):
             command = (
                 read_command(line, cell, VERBS) if line.strip() or cell is not None else Command(VERBS["help"], "")
             )
-            return self._carry_out(command, self._variables() | (local_ns or {}))
+            return self._carry_out(command, self._without_hidden(self.shell.user_ns | (local_ns or {})))
         except LLMError as error:
             raise UsageError(str(error)) from None
         finally:
@@ -89,10 +89,10 @@ class LLMMagics(Magics):
         self.notebook.shown = result
         return result
 
-    def _variables(self) -> dict[str, Any]:
-        """The user's variables, without those that IPython put there (`exit`, `open`, …)."""
+    def _without_hidden(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Without what IPython put among the user's variables (`exit`, `open`, …)."""
         hidden, nothing = self.shell.user_ns_hidden, object()
-        return {name: value for name, value in self.shell.user_ns.items() if hidden.get(name, nothing) is not value}
+        return {name: value for name, value in variables.items() if hidden.get(name, nothing) is not value}
 
     def begin_cell(self, info=None) -> None:
         """What is remembered of a cell ends with it."""

@@ -40,7 +40,7 @@ class Notebook:
         """The model of that name, or the default one; loaded if it is not yet."""
         key = name or self.default_model or ""
         if key not in self.models:
-            from llm_magic import load  # here, since loading it brings torch
+            from llm_magic.llm import load  # here, since it brings torch
 
             self.models[key] = load(key or None, track=track)
         return self.models[key]

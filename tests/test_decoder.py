@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import gguf
 import pytest
 import torch
 from conftest import make_hf_model, save_hf_model
+
+from safetensors.torch import load_file, save_file
 
 from llm_magic.engine.cache import KVCache
 from llm_magic.engine.step import TokenStep
@@ -33,6 +37,7 @@ MODELS = {
     "mistral": ("mistral", {"sliding_window": None}),
     "qwen2": ("qwen2", {}),
     "qwen3": ("qwen3", {"head_dim": 16}),
+    "qwen3 biased": ("qwen3", {"head_dim": 16, "attention_bias": True}),
 }
 
 
@@ -114,9 +119,13 @@ def test_parameters_are_counted_as_transformers_counts_them(pair):
     assert decoder.config.n_parameters == sum(p.numel() for p in theirs.parameters())
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
-def test_a_gguf_file_equals_the_model_it_was_made_from(tmp_path, kind):
-    theirs = make_hf_model(kind, **({"head_dim": 16} if kind == "qwen3" else {}))
+GGUF_KINDS = {"llama": {}, "qwen2": {}, "qwen3": {"head_dim": 16}, "llama biased": {"attention_bias": True}}
+
+
+@pytest.mark.parametrize("name", GGUF_KINDS)
+def test_a_gguf_file_equals_the_model_it_was_made_from(tmp_path, name):
+    kind = name.split()[0]
+    theirs = make_hf_model(kind, **GGUF_KINDS[name])
     path = write_gguf_model(theirs, kind, tmp_path / "m.gguf")
     ids = ids_of((1, 40))
     with torch.inference_mode():
@@ -220,6 +229,31 @@ def test_an_unsound_folder_is_one_clear_error(tmp_path, name):
     break_it(folder)
     with pytest.raises(ModelFileError, match=message):
         load(folder)
+
+
+def test_a_tensor_that_nothing_reads_is_refused(tmp_path):
+    folder = save_hf_model(make_hf_model(), tmp_path / "m")
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.1.self_attn.sinks"] = torch.zeros(4)
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(ModelFileError, match="does not know, such as 'model.layers.1.self_attn.sinks'"):
+        load(folder)
+
+
+CONFIGS = [
+    {"rope_parameters": "x"}, {"rope_parameters": {"rope_type": "llama3"}}, {"num_attention_heads": 0}, {"architectures": 5},
+    {"hidden_size": "64"}, {"num_key_value_heads": 3}, {"rope_parameters": {"rope_type": "yarn"}}, {"hidden_act": "gelu"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CONFIGS, ids=str)
+def test_a_configuration_of_nonsense_is_one_clear_error(tmp_path, change):
+    folder = save_hf_model(make_hf_model(), tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFileError) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_names_are_translated_both_ways():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import gc
+import pickle
 import random
 import sys
 import threading
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_hf_model, save_hf_model
@@ -15,6 +19,7 @@ from conftest import make_hf_model, save_hf_model
 import llm_magic
 from llm_magic.backends.local import LocalBackend
 from llm_magic.engine.cache import TILE_TOKENS, KVCache, PrefixCache, Sequence
+from llm_magic.engine.generate import Step
 from llm_magic.errors import ContextOverflow, GenerationInterrupted, NumericError, OptionError
 from llm_magic.llm import LLM
 
@@ -113,6 +118,78 @@ def test_a_continued_generation_equals_one_that_was_not_cut(tiny_llm):
     assert part.finish_reason == "length"
     joined = part.continue_(max_tokens=14)
     assert [(t.id, t.logprob) for t in joined.tokens] == [(t.id, t.logprob) for t in whole.tokens]
+
+
+def test_a_continued_generation_is_counted_and_replayed_as_one(tiny_llm):
+    part = cold(tiny_llm, "the rain", mode="text", temperature=1.0, max_tokens=10)
+    joined = part.continue_(max_tokens=14)
+    assert joined.sampling.max_tokens == 24 and joined.replay() == joined
+    assert joined.decode_ms == pytest.approx(sum(t.ms for t in (*joined.tokens, joined.end) if t))
+    with pytest.raises(OptionError, match="changed on the way"):
+        part.continue_(max_tokens=3, temperature=2.0).replay()
+
+
+@pytest.fixture
+def script(tiny_llm, monkeypatch):
+    """Make the model say a given text, byte by byte, whatever it thinks."""
+
+    def play(text):
+        tokenizer, n_prompt = tiny_llm._backend.tokenizer, len(tiny_llm.tokenize("the rain").ids)
+        id_of = {tokenizer.bytes_of(i): i for i in range(tokenizer.vocabulary_tokens)}
+        ids = [id_of[bytes([byte])] for byte in text.encode()]
+
+        def generate(model, sequence, settings, stop_ids, max_tokens, sample=0):
+            done = len(sequence.ids) - n_prompt
+            for token_id in ids[done : done + max_tokens]:
+                yield Step(token_id, -1.0, 1, 1.0, (token_id,), (-1.0,), -1.0, 1.0)
+                sequence.commit([token_id])
+
+        monkeypatch.setattr("llm_magic.engine.generate.generate", generate)
+        return len(ids)
+
+    return play
+
+
+@pytest.mark.parametrize("stop", [(), ("zzz",)])
+def test_a_cut_inside_a_character_is_healed_by_going_on(tiny_llm, script, stop):
+    n_tokens = script(text := "a€ 🐉 é")
+    for n in range(1, n_tokens):
+        part = tiny_llm("the rain", mode="text", max_tokens=n, stop=stop)
+        assert part.text == text.encode()[:n].decode(errors="replace") and len(part.tokens) == n
+        joined = part.continue_(max_tokens=n_tokens - n)
+        assert joined.text == text and b"".join(t.bytes for t in joined.tokens) == text.encode()
+
+
+def test_a_stop_text_over_the_seam_is_found(tiny_llm, script):
+    script(" 7, 8, 9, 10")
+    for n in range(1, 9):
+        part = tiny_llm("the rain", mode="text", max_tokens=n, stop=", 9, ")
+        joined = part.continue_(max_tokens=10) if part.finish_reason == "length" else part
+        assert (joined.text, joined.finish_reason) == (" 7, 8", "stop")
+
+
+def test_a_stream_that_is_left_says_interrupted(tiny_llm):
+    stream = tiny_llm.stream("the rain", mode="text", temperature=1.0, max_tokens=50)
+    for _ in stream:
+        break
+    assert stream.generation.finish_reason == "interrupted"
+
+
+def test_a_generation_is_saved_and_copied_without_its_model(tiny_llm):
+    g = tiny_llm("the rain", mode="text", max_tokens=3)
+    saved = pickle.loads(pickle.dumps(g))
+    assert saved == g and saved.maker is None
+    assert copy.deepcopy(g).maker in (None, tiny_llm) and dataclasses.asdict(g)["maker"] is tiny_llm
+    with pytest.raises(OptionError, match="no model at hand"):
+        saved.replay()
+
+
+def test_numbers_of_numpy_and_turns_as_dicts_are_taken(tiny_llm):
+    history = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    g = tiny_llm("c", history=history, max_tokens=np.int64(3), temperature=np.float32(0.5))
+    assert len(g.tokens) <= 3 and [m.content for m in g.prompt.messages] == ["a", "b", "c"]
+    with pytest.raises(OptionError, match="a turn of the history"):
+        tiny_llm("c", history=["a"])
 
 
 def test_an_ended_generation_cannot_be_continued(tiny_llm):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,9 @@ def read(line, body=None):
     ("help", ("help", {}, "")),
     ("help next", ("help", {}, "next")),
     ("help me write a poem", (None, {}, "help me write a poem")),
+    ("help I'm stuck with this", (None, {}, "help I'm stuck with this")),
+    ("load what's up", (None, {}, "load what's up")),
+    ("next\tabc", ("next", {}, "abc")),
     ("continue --seed 3", ("continue", {"seed": 3}, "")),
     ("continue the story", (None, {}, "continue the story")),
     ("next -k 3 The capital", ("next", {"k": 3}, "The capital")),
@@ -105,7 +110,7 @@ class Thing:
 
     @property
     def broken(self):
-        raise AttributeError("no")
+        raise ValueError("no")
 
     def __str__(self):
         return "a {size} thing"
@@ -123,6 +128,11 @@ class Thing:
 def test_names_are_put_in_once_and_all_else_stays(text, expected, put_in):
     namespace = {"thing": Thing(), "rows": [10, 20], "table": {"a": "x"}, "size": 7, "f": print, "x": "{size}"}
     assert interpolate(text, namespace) == (text if expected is None else expected, put_in)
+
+
+def test_looking_a_key_up_does_not_make_it():
+    made = collections.defaultdict(list)
+    assert interpolate("{made[new]}", {"made": made}) == ("{made[new]}", ()) and not made
 
 
 def test_a_value_that_holds_braces_is_not_filled_again():

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "llm_magic"
 
 # top down, the way of a prompt; an entry is a module or a folder
 ORDER = [
-    "magics", "completion", "verbs", "interpolate", "inputs", "grammar", "screens", "interrupts", "notebook",
-    "__init__", "views", "llm", "backends", "weights", "engine", "text", "progress", "generation", "errors", "visible",
+    "__init__", "magics", "completion", "verbs", "interpolate", "inputs", "grammar", "screens", "interrupts", "notebook",
+    "views", "llm", "backends", "weights", "engine", "text", "progress", "generation", "errors", "visible",
 ]  # fmt: skip
 UNRELATED = {("text", "engine"), ("engine", "text")}  # text knows no torch, the engine knows no text
 
@@ -35,6 +35,10 @@ def imports_of(source: str, known: set[str]) -> set[str]:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = []
     for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and node.value in known - {
+            "llm_magic"
+        }:  # the name of a module that is imported later
+            found.add(node.value)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name in known}
         elif isinstance(node, ast.ImportFrom) and node.module:

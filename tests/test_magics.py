@@ -8,6 +8,7 @@ import signal
 import pytest
 from IPython.core.completer import provisionalcompleter
 
+from llm_magic.errors import NumericError
 from llm_magic.generation import Distribution, Generation, ModelInfo, Prompt, Score
 from llm_magic.screens import TerminalScreen
 
@@ -34,10 +35,11 @@ def test_an_assigned_answer_is_shown_once(shell):
     assert shell["x"] is shell["_llm"] and result.result is None and out.count("[tiny") == 1
 
 
-@pytest.mark.parametrize("quiet", ["%llm --quiet hello", "x = %llm --quiet hello"])
-def test_quiet_shows_nothing_while_it_is_made(shell, quiet):
-    out, _ = shell.run(quiet + ";" if quiet.startswith("x") else "y = 1\n" + quiet + "\ny")
-    assert "[tiny" not in out and isinstance(shell["_llm"], Generation)
+@pytest.mark.parametrize("line", ["%llm --quiet hello", "x = %llm --quiet hello", "%llm next --quiet hello"])
+def test_quiet_shows_nothing(shell, line):
+    shell.run("%llm --quiet warm up")
+    out, _ = shell.run(line)
+    assert out == "" and shell["_llm"] is not None
 
 
 def test_out_names_the_result(shell):
@@ -92,6 +94,33 @@ def test_a_conversation_goes_on(shell):
     assert len(shell["_llm"].prompt.messages) == 1
 
 
+def test_retry_and_continue_take_the_last_turns_place_in_the_conversation(shell):
+    shell.run("%llm --chat a -T 2 -n 3 one")
+    shell.run("%llm retry -n 4")
+    shell.run("%llm continue -n 2")
+    kept = shell["_llm"]
+    shell.run("%llm --chat a -n 1 two")
+    assert [m.content for m in shell["_llm"].prompt.messages] == ["one", kept.text, "two"] and len(kept.tokens) == 6
+    shell.run("%llm -c -n 1 three")
+    assert [m.content for m in shell["_llm"].prompt.messages][-1] == "three"
+
+
+def test_the_system_text_takes_variables_too(shell):
+    shell.run("who = 'pirate'")
+    out, _ = shell.run("%llm -s 'You are a {who}.' hello")
+    assert shell["_llm"].prompt.messages[0].content == "You are a pirate." and "put in: who" in out
+
+
+def test_names_that_ipython_made_are_not_put_in(shell):
+    shell.run("%llm say {exit} and {open} and {quit}")
+    assert shell["_llm"].prompt.messages[-1].content == "say {exit} and {open} and {quit}"
+
+
+def test_a_raw_cell_keeps_its_newlines(shell):
+    shell.run("%%llm text\n\ndef f():\n\n")
+    assert shell["_llm"].prompt.text == "\ndef f():\n"
+
+
 def test_dry_run_shows_the_prompt_and_generates_nothing(shell):
     out, result = shell.run("%llm --dry-run hello <|im_end|>")
     prompt = result.result
@@ -144,7 +173,7 @@ def test_model_verbs(shell, tiny_folder):
     out, _ = shell.run("%llm unload")
     assert "unloaded tiny" in out
     out, _ = shell.run("%llm retry")
-    assert "UsageError: the model tiny was unloaded" in out
+    assert "seed 1" in out  # the model is loaded again
 
 
 @pytest.mark.parametrize("line, message", [
@@ -160,6 +189,10 @@ def test_model_verbs(shell, tiny_folder):
     ("%%llm\n \n", "prompt is empty"),
     ("%llm score", "there is no text"),
     ("%llm text -s x hi", "raw text"),
+    ("%llm -m ~nosuchuser/x.gguf hi", "is no path|no file"),
+    ("%llm -m " + "x" * 5000 + " hi", "is no path"),
+    ("%llm -T0.5 hi", "write -T 0.5"),
+    ("%llm tokens " + "a" * 2_000_001, "at most 2,000,000"),
     ("%llm " + "a" * 600, "the context holds 512"),
 ])  # fmt: skip
 def test_a_user_error_is_one_line_without_a_traceback(shell, line, message):
@@ -215,6 +248,40 @@ def test_an_interrupt_keeps_the_partial_answer(shell, monkeypatch):
     assert shell["_llm"].tokens[:n] == g.tokens and len(shell["_llm"].tokens) == n + 4
 
 
+def test_a_second_interrupt_at_once_keeps_the_partial_answer_too(shell, monkeypatch):
+    Interrupt(monkeypatch, after=4)
+    second = Interrupt(monkeypatch, after=4)
+    _, result = shell.run("%llm text -T 1 -n 50 hello")
+    assert isinstance(result.error_in_exec, KeyboardInterrupt) and second.count >= 4
+    g = shell["_llm"]
+    assert g.finish_reason == "interrupted" and 1 <= len(g.tokens) < 50
+    shell.run("%llm continue -n 2")
+    assert len(shell["_llm"].tokens) == len(g.tokens) + 2
+
+
+def test_an_interrupt_at_the_last_token_still_ends_a_loop(shell, monkeypatch):
+    Interrupt(monkeypatch, after=3)  # the text it goes on from, the only token, the figures
+    _, result = shell.run("n = 0\nfor i in range(5):\n    %llm text --seed 1 -n 1 hello\n    n += 1")
+    assert isinstance(result.error_in_exec, KeyboardInterrupt) and shell["n"] == 1
+
+
+def test_what_was_made_before_the_numbers_broke_is_kept(shell, monkeypatch):
+    from llm_magic.engine import generate
+
+    original, count = generate.describe, 0
+
+    def break_later(*arguments):
+        nonlocal count
+        count += 1
+        if count > 4:
+            raise NumericError("the model's logits are not numbers", "load another copy")
+        return original(*arguments)
+
+    monkeypatch.setattr(generate, "describe", break_later)
+    out, result = shell.run("%llm text -T 1 -n 50 hello")
+    assert not result.success and "not numbers" in out and 1 <= len(shell["_llm"].tokens) <= 4
+
+
 def test_one_interrupt_ends_a_loop(shell, monkeypatch):
     Interrupt(monkeypatch, after=4)
     _, result = shell.run("done = []\nfor i in range(5):\n    %llm text -T 1 -n 50 hello\n    done.append(i)")
@@ -231,10 +298,15 @@ def test_reloading_changes_nothing_and_unloading_takes_all_out(shell):
     ip.run_line_magic("unload_ext", "llm_magic")
     assert "llm" not in ip.magics_manager.magics["line"] and ip.display_trap.hook is ip.displayhook
     assert "call_prompts" not in [t.__name__ for t in ip.input_transformer_manager.line_transforms]
+    with provisionalcompleter():
+        assert not list(ip.Completer.completions("%llm --te", 9))
     ip.run_line_magic("load_ext", "llm_magic")
 
 
-@pytest.mark.parametrize("line, offered", [("%llm --te", "--temperature"), ("x = 1\n%%llm mod", "models")])
+@pytest.mark.parametrize(
+    "line, offered",
+    [("%llm --te", "--temperature"), ("x = 1\n%%llm mod", "models"), ("x = %llm --te", "--temperature")],
+)
 def test_tab_completes_in_the_shell(shell, line, offered):
     with provisionalcompleter():
         assert offered in [c.text for c in shell.ip.Completer.completions(line, len(line))]

@@ -68,6 +68,14 @@ def test_many_rows_use_the_dense_copy(tmp_path):
     torch.testing.assert_close(linear(x).float(), x.bfloat16().float() @ groups.to_dense().T, atol=0.03, rtol=0.02)
 
 
+@pytest.mark.parametrize("n", [67, 32])
+def test_a_matrix_that_the_kernel_does_not_take_is_dense(tmp_path, n):
+    groups, x = random_groups("Q8_0", n, 128, tmp_path), torch.randn(2, 128)
+    linear = make_linear([groups], [None], CPU, keep_dense=False)
+    assert isinstance(linear, Dense) == (n == 67 or not has_packed_kernel(CPU))
+    torch.testing.assert_close(linear(x).float(), x @ groups.to_dense().T, atol=0.03, rtol=0.03)
+
+
 def test_parts_of_unlike_formats_are_joined(tmp_path):
     four, eight = random_groups("Q4_0", 32, 128, tmp_path), random_groups("Q8_0", 64, 128, tmp_path)
     linear = make_linear([four, eight], [None, None], CPU, keep_dense=True)

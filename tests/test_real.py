@@ -138,6 +138,17 @@ def test_the_same_call_is_bit_identical_twice_after_a_restart_and_whatever_was_a
     assert json.loads(restarted.stdout) == {p: first[p] for p in PROMPTS[1:]}
 
 
+@pytest.mark.parametrize("n", [63, 64, 65, 66, 127, 128, 129, 130])
+def test_a_warm_prompt_of_any_length_has_the_bits_of_a_cold_one(real_llm, n):
+    text = "".join(real_llm.tokenize(PROSE).pieces[:n])
+    options = {"mode": "text", "temperature": 0, "max_tokens": 3}
+    llm, cold = fresh(real_llm), fresh(real_llm)(text, **options)
+    assert len(cold.prompt.ids) == n
+    llm(PROSE, **options)
+    warm = llm(text, **options)
+    assert warm.cached_tokens == (n - 1) // 64 * 64 and warm == cold
+
+
 def test_a_long_shared_prefix_leaves_every_bit_as_it_was(real_llm):
     llm = fresh(real_llm)
     llm(PROSE + "\n\nWho is the keeper?", **OPTIONS)

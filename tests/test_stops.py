@@ -9,22 +9,22 @@ from llm_magic.generation import Token
 from llm_magic.text.stops import StopFinder
 
 
-def tokens_of(data: bytes, cuts: list[int]) -> list[Token]:
-    """A text cut anywhere, as a tokenizer's stream gives it."""
+def tokens_of(data: bytes, cuts: list[int]) -> list[tuple[Token, int]]:
+    """A text cut anywhere, as a tokenizer's stream gives it, with the bytes that wait behind each token."""
     import codecs
 
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     bounds = sorted({0, len(data), *(c % (len(data) + 1) for c in cuts)})
     return [
-        Token(i, data[a:b], decoder.decode(data[a:b]), -1.0)
+        (Token(i, data[a:b], decoder.decode(data[a:b]), -1.0), len(decoder.getstate()[0]))
         for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))
     ]
 
 
 def run(tokens, stops):
     finder, shown = StopFinder(stops), []
-    for token in tokens:
-        shown += finder.push(token)
+    for token, open_bytes in tokens:
+        shown += finder.push(token, open_bytes)
         if finder.is_found:
             return shown, True
     return shown + finder.flush(), False
@@ -52,8 +52,8 @@ def test_the_text_ends_where_the_first_stop_text_begins(text, cuts, stops):
 def test_a_stop_text_over_three_tokens_is_never_shown_in_part():
     finder = StopFinder(["END!"])
     shown = []
-    for token in tokens_of(b"so END END!x", [3, 4, 6, 7, 8, 9, 10, 11]):
-        shown += [t.text for t in finder.push(token)]
+    for token, _ in tokens_of(b"so END END!x", [3, 4, 6, 7, 8, 9, 10, 11]):
+        shown += [t.text for t in finder.push(token, 0)]
         text = "".join(shown)
         assert text == "so END "[: len(text)]
         if finder.is_found:
@@ -61,7 +61,7 @@ def test_a_stop_text_over_three_tokens_is_never_shown_in_part():
     assert finder.is_found and text == "so END "
 
 
-def test_without_stop_texts_nothing_is_held():
+def test_without_stop_texts_only_half_characters_are_held():
     finder = StopFinder(())
-    for token in tokens_of(b"abc", [1, 2]):
-        assert finder.push(token) == [token]
+    shown = [finder.push(*token) for token in tokens_of("a€b".encode(), [1, 2, 3, 4])]
+    assert [len(tokens) for tokens in shown] == [1, 0, 0, 3, 1]

