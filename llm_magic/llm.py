@@ -30,6 +30,7 @@ from llm_magic.weights import store
 from llm_magic.weights.load import load_model
 
 MODES = ("ask", "text", "code")
+MAX_SAMPLES = 64
 Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
 
 
@@ -123,6 +124,35 @@ class LLM:
         if mode not in MODES:
             raise OptionError(f"there is no mode {mode!r}", f"the nearest are {nearest(mode, MODES)}")
         return self._backend.make_prompt(text, mode, system, history, replace_sampling(self.defaults, sampling))
+
+    def samples(
+        self,
+        prompt: str,
+        n: int,
+        *,
+        mode: str | None = None,
+        system: str | None = None,
+        history: Sequence[Message] = (),
+        **sampling,
+    ) -> tuple[Generation, ...]:
+        """`n` generations of one prompt, decoded together; the i-th is the single run with sample i.
+
+        An interrupt raises `GenerationInterrupted` with the samples so far, as a tuple, in `.generation`.
+        """
+        made = self.prompt(prompt, mode=mode, system=system, history=history, **sampling)
+        streams = self.start_samples(made, n)
+        try:
+            for _ in self._backend.run_batch(streams):
+                pass
+        except KeyboardInterrupt:
+            raise GenerationInterrupted(tuple(stream.generation for stream in streams)) from None
+        return tuple(stream.generation for stream in streams)
+
+    def start_samples(self, prompt: Prompt, n: int) -> list[Stream]:
+        """Streams for `n` samples of a prompt; `run_samples` fills them."""
+        if not 1 <= n <= MAX_SAMPLES:
+            raise OptionError(f"samples is {n}", f"give a whole number from 1 to {MAX_SAMPLES}")
+        return [Stream(lambda stream: iter(()), prompt, prompt.sampling, i, maker=self) for i in range(n)]
 
     def start(self, prompt: Prompt, sample: int = 0) -> Stream:
         """Generate behind a prompt made by `prompt()`, with the settings it holds."""

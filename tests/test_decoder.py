@@ -8,7 +8,6 @@ import gguf
 import pytest
 import torch
 from conftest import make_hf_model, save_hf_model
-
 from safetensors.torch import load_file, save_file
 
 from llm_magic.engine.cache import KVCache

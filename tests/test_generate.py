@@ -21,7 +21,7 @@ from llm_magic.backends.local import LocalBackend
 from llm_magic.engine.cache import TILE_TOKENS, KVCache, PrefixCache, Sequence
 from llm_magic.engine.generate import Step
 from llm_magic.errors import ContextOverflow, GenerationInterrupted, NumericError, OptionError
-from llm_magic.llm import LLM
+from llm_magic.llm import LLM, finish
 
 TEXT = "In the inner theatre the painter entered, the other in the winter. " * 5
 
@@ -173,6 +173,29 @@ def test_a_stream_that_is_left_says_interrupted(tiny_llm):
     for _ in stream:
         break
     assert stream.generation.finish_reason == "interrupted"
+
+
+def test_samples_equal_the_single_runs_of_their_numbers(tiny_llm):
+    options = {"mode": "text", "temperature": 1.0, "max_tokens": 16, "seed": 3}
+    llm = fresh(tiny_llm)
+    samples = llm.samples("the rain", 5, **options)
+    prompt = llm.prompt("the rain", **options)
+    for i, sample in enumerate(samples):
+        alone = finish(llm.start(prompt, sample=i))
+        assert sample.sample == i and sample.text == alone.text and sample.finish_reason == alone.finish_reason
+        assert [t.id for t in sample.tokens] == [t.id for t in alone.tokens]
+        # fp32 products of five rows and of one differ in their last bits
+        assert [t.logprob for t in sample.tokens] == pytest.approx([t.logprob for t in alone.tokens], abs=1e-4)
+    assert len({sample.text for sample in samples}) == 5
+
+
+def test_samples_that_end_make_room_and_the_others_go_on(tiny_llm):
+    options = {"mode": "text", "temperature": 1.5, "top_k": 0, "top_p": 1.0, "max_tokens": 60, "stop": ("e", "a")}
+    samples = fresh(tiny_llm).samples("the rain", 8, **options)
+    assert {"stop", "length"} >= {s.finish_reason for s in samples} and len({len(s.tokens) for s in samples}) > 1
+    assert not any("e" in s.text or "a" in s.text for s in samples)
+    with pytest.raises(OptionError, match="samples is 0"):
+        tiny_llm.samples("a", 0)
 
 
 def test_a_generation_is_saved_and_copied_without_its_model(tiny_llm):

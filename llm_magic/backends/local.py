@@ -115,21 +115,59 @@ class LocalBackend:
         finally:
             self.prefix_cache.put(sequence)
 
+    def run_batch(self, streams: list[Stream]) -> Iterator[Token]:
+        """The tokens of several samples of one prompt, decoded together: each goes to its stream, and is yielded."""
+        first, started = streams[0], time.perf_counter()
+        settings, ids = first.sampling, list(first.prompt.ids)
+        stops = (*settings.stop, CODE_STOP) if first.prompt.mode == "code" else settings.stop
+        writers = {s.sample: (s, StopFinder(stops), TextStream(self.tokenizer)) for s in streams}
+        sequence, n_cached = self.prefix_cache.take(ids)
+        try:
+            for _ in engine.prefill(self.decoder, sequence, ids):
+                if first.is_stopped:
+                    return
+            prefill_ms = 1000 * (time.perf_counter() - started)
+            for stream in streams:
+                stream.cached_tokens, stream.prefill_ms = n_cached, prefill_ms
+            batches = engine.generate_batch(
+                self.decoder, sequence, settings, self.tokenizer.end_ids, settings.max_tokens, list(writers)
+            )
+            for batch in batches:
+                for sample, step in batch:
+                    stream, finder, text = writers[sample]
+                    if stream.finish_reason == "stop":  # its stop text came; the batch goes on without showing it
+                        continue
+                    tokens = self._write(stream, step, finder, text)
+                    stream.tokens += tokens
+                    yield from tokens
+                if first.is_stopped or all(stream.finish_reason == "stop" for stream in streams):
+                    break
+            for stream, finder, text in writers.values():
+                stream.tokens += _with_rest(finder.flush(), text.flush()) if not finder.is_found else ()
+                if stream.finish_reason != "stop" and not first.is_stopped:
+                    stream.finish_reason = "length"
+        finally:
+            self.prefix_cache.put(sequence)
+
+    def _write(self, stream: Stream, step: engine.Step, finder: StopFinder, text: TextStream) -> list[Token]:
+        """One more step of a stream: the tokens that are free to be shown with it; sees to how it ends."""
+        stream.decode_ms += step.ms
+        if step.id in self.tokenizer.end_ids:
+            stream.end, stream.finish_reason = self._to_token(step, b"", "", stream.sampling), "stop"
+            return []
+        token = self._to_token(step, *text.push(step.id), stream.sampling)
+        tokens = finder.push(token, text.open_bytes)
+        if finder.is_found:
+            stream.finish_reason = "stop"
+        return tokens
+
     def _decode(
         self, stream: Stream, sequence: Sequence, n_left: int, finder: StopFinder, text: TextStream
     ) -> Iterator[Token]:
-        settings, end_ids = stream.sampling, self.tokenizer.end_ids
-        for step in engine.generate(self.decoder, sequence, settings, end_ids, n_left, stream.sample):
-            stream.decode_ms += step.ms
-            if step.id in end_ids:
-                stream.end, stream.finish_reason = self._to_token(step, b"", "", settings), "stop"
-                return
-            token = self._to_token(step, *text.push(step.id), settings)
-            yield from finder.push(token, text.open_bytes)
-            if finder.is_found:
-                stream.finish_reason = "stop"
-                return
-            if stream.is_stopped:
+        end_ids = self.tokenizer.end_ids
+        for step in engine.generate(self.decoder, sequence, stream.sampling, end_ids, n_left, stream.sample):
+            yield from self._write(stream, step, finder, text)
+            if stream.finish_reason == "stop" or stream.is_stopped:
                 return
         stream.finish_reason = "length"
 

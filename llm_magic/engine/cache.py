@@ -84,12 +84,22 @@ class KVCache:
         """Forget what stands behind the first `tokens`."""
         self.lengths = [min(length, tokens) for length in self.lengths]
 
+    def repeat(self, batch: int, tokens: int) -> KVCache:
+        """A cache of `batch` rows, each with the first `tokens` of this one's only row."""
+        other = KVCache(self.config, self.device, batch, tokens + BLOCK_TOKENS)
+        other.data[..., :tokens, :] = self.data[..., :tokens, :]
+        other.lengths = [tokens] * batch
+        return other
+
+    def keep_rows(self, rows: list[int]) -> None:
+        """Drop all other rows: those that are done make room."""
+        self.data = self.data[:, rows].contiguous()
+        self.lengths = [self.lengths[row] for row in rows]
+        self.batch = len(rows)
+
     def copy(self, tokens: int) -> KVCache:
         """A cache of its own with the first `tokens` of this one."""
-        other = KVCache(self.config, self.device, self.batch, tokens + BLOCK_TOKENS)
-        other.data[..., :tokens, :] = self.data[..., :tokens, :]
-        other.lengths = [tokens] * self.batch
-        return other
+        return self.repeat(self.batch, tokens)
 
 
 @dataclass(slots=True)

@@ -97,6 +97,50 @@ def generate(
         hidden = advance(sequence, step.id, run_step)
 
 
+@torch.inference_mode()
+def generate_batch(
+    model: Decoder,
+    sequence: Sequence,
+    settings: Sampling,
+    stop_ids: frozenset[int],
+    max_tokens: int,
+    samples: list[int],
+) -> Iterator[list[tuple[int, Step]]]:
+    """Steps of several continuations of one prefilled sequence, decoded together, one for each of `samples`.
+
+    Yields for each position the steps of the samples that still run, and then drops those that ended. A
+    sample is the single run of the same number, up to near ties: other products do the arithmetic.
+    """
+    n_prompt, running = len(sequence.ids), list(samples)
+    cache = sequence.cache.repeat(len(samples), n_prompt)
+    hidden = sequence.hidden.expand(len(samples), -1)  # (B, d)
+    ids = torch.empty(len(samples), min(n_prompt + max_tokens, model.config.context_tokens), dtype=torch.long)
+    ids[:, :n_prompt] = torch.tensor(sequence.ids)
+    ids, started = ids.to(model.device), time.perf_counter()
+    for position in range(n_prompt, ids.shape[1]):
+        logits = model.logits(hidden)
+        chosen = [
+            ladder.choose(
+                *ladder.filter_logits(logits.all[row], ids[row, :position], settings, logits.best_ids[row]),
+                settings.seed, sample, position,
+            )
+            for row, sample in enumerate(running)
+        ]  # fmt: skip
+        ids[:, position] = torch.stack([token for token, _ in chosen])
+        steps = describe(logits, ids[:, position], torch.stack([logprob for _, logprob in chosen]))
+        ms = 1000 * (time.perf_counter() - started)
+        yield [(sample, dataclasses.replace(step, ms=ms)) for sample, step in zip(running, steps, strict=True)]
+        started = time.perf_counter()
+        kept = [row for row, step in enumerate(steps) if step.id not in stop_ids]
+        if len(kept) < len(running):
+            running, ids = [running[row] for row in kept], ids[kept]
+            cache.keep_rows(kept)
+        if not running or position + 1 == ids.shape[1]:
+            return
+        hidden = model.forward(ids[:, position : position + 1], cache)[:, 0]
+        cache.commit(1)
+
+
 RunStep = Callable[[int, KVCache], Tensor]
 
 

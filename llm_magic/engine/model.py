@@ -118,8 +118,9 @@ def _attend(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     masked half is not computed, and a row's result does not depend on where the call began.
     """
     t, c = q.shape[2], keys.shape[2]
-    if t == 1:
-        return F.scaled_dot_product_attention(q, keys, values, enable_gqa=True)
+    if t == 1:  # the heads that share keys become the rows of one product
+        grouped = q.reshape(q.shape[0], keys.shape[1], -1, q.shape[3])  # (B, K, H/K, D)
+        return F.scaled_dot_product_attention(grouped, keys, values).view(q.shape)
     tiles, start = [], c - t
     while start < c:
         end = min(c, (start // TILE_TOKENS + 1) * TILE_TOKENS)
