@@ -21,6 +21,10 @@ from llm_magic.llm import LLM
 
 @pytest.fixture(scope="module")
 def truth(real_path):
+    return make_truth(real_path)
+
+
+def make_truth(real_path):
     """transformers' Llama in fp32, its weights dequantised by gguf-py, Q and K back in Hugging Face's row order."""
     import transformers
 

@@ -1,0 +1,1 @@
+"""`python -m tests.bench`: this engine, llama.cpp and transformers on the same file, prompts and threads."""
