@@ -92,10 +92,11 @@ class LocalBackend:
         settings, n_prompt = stream.sampling, len(stream.prompt.ids)
         finder = StopFinder((*settings.stop, CODE_STOP) if stream.prompt.mode == "code" else settings.stop)
         text = TextStream(self.tokenizer)
-        given, stream.tokens = stream.tokens, []
+        given, shown = stream.tokens, []
         for token in given:  # cut and finished anew: a stop text or a character may go on beyond them
             data, readable = text.push(token.id)
-            stream.tokens += finder.push(dataclasses.replace(token, bytes=data, text=readable), text.open_bytes)
+            shown += finder.push(dataclasses.replace(token, bytes=data, text=readable), text.open_bytes)
+        stream.tokens = shown
         ids = [*stream.prompt.ids, *(token.id for token in given)]
         n_left = settings.max_tokens - len(given)
         if finder.is_found or n_left < 1 or len(ids) >= self.context_tokens:
