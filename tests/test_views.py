@@ -128,7 +128,7 @@ def test_every_value_has_both_faces_and_names_its_figures():
     text, page = answer.render_text(g), answer.render_html(g)
     for face in (text, page):
         assert "2 tokens" in face and "20 tokens/s" in face and "seed 0" in face and "context 4 of 100" in face
-    assert "60.7 %" in page and "rank 2" in page and "⏹" in page  # exp(-0.5)
+    assert "60.7 %" in page and "rank 2" in page and "■" in page  # exp(-0.5)
     assert page.count("<script") == 0
 
 

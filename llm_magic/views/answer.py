@@ -114,7 +114,7 @@ def _render_token(token: Token) -> str:
 
 
 def _render_end(token: Token) -> str:
-    return f'<span title="{escape_text(describe_token(token))}" style="opacity:0.5">⏹</span>'
+    return f'<span title="{escape_text(describe_token(token))}" style="opacity:0.5">■</span>'
 
 
 def describe_token(token: Token) -> str:
