@@ -193,10 +193,6 @@ class Maker(Protocol):
 
     def continue_from(self, generation: Generation, **changes) -> Generation: ...
 
-    def start_again(self, generation: Generation, settings: Sampling) -> Any: ...
-
-    def start_from(self, generation: Generation, **changes) -> Any: ...
-
 
 @dataclass(frozen=True)
 class Generation:

@@ -73,11 +73,6 @@ class LLM:
         self._loaded = None
 
     @property
-    def is_loaded(self) -> bool:
-        """Whether the model is in memory."""
-        return self._loaded is not None
-
-    @property
     def is_chat(self) -> bool:
         """Whether the model answers; a base model only continues texts."""
         return self._backend.loaded.template is not None
@@ -139,20 +134,17 @@ class LLM:
 
         An interrupt raises `GenerationInterrupted` with the samples so far, as a tuple, in `.generation`.
         """
+        if not 1 <= n <= MAX_SAMPLES:
+            raise OptionError(f"samples is {n}", f"give a whole number from 1 to {MAX_SAMPLES}")
         made = self.prompt(prompt, mode=mode, system=system, history=history, **sampling)
-        streams = self.start_samples(made, n)
+        # the batch fills the streams: none of them runs by itself
+        streams = [Stream(lambda stream: iter(()), made, made.sampling, i, maker=self) for i in range(n)]
         try:
             for _ in self._backend.run_batch(streams):
                 pass
         except KeyboardInterrupt:
             raise GenerationInterrupted(tuple(stream.generation for stream in streams)) from None
         return tuple(stream.generation for stream in streams)
-
-    def start_samples(self, prompt: Prompt, n: int) -> list[Stream]:
-        """Streams for `n` samples of a prompt; `run_samples` fills them."""
-        if not 1 <= n <= MAX_SAMPLES:
-            raise OptionError(f"samples is {n}", f"give a whole number from 1 to {MAX_SAMPLES}")
-        return [Stream(lambda stream: iter(()), prompt, prompt.sampling, i, maker=self) for i in range(n)]
 
     def start(self, prompt: Prompt, sample: int = 0) -> Stream:
         """Generate behind a prompt made by `prompt()`, with the settings it holds."""

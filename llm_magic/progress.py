@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TextIO, TypeVar
 
 from llm_magic.visible import show_controls
 
 Value = TypeVar("Value")
 SHOW_AFTER_S = 0.5
+UPDATE_S = 0.1
 BAR_WIDTH = 24
 
 
@@ -20,24 +21,40 @@ def show_progress(label: str, steps: Generator[float, None, Value], stream: Text
     Nothing is shown for what takes less than half a second.
     """
     stream, label = stream or sys.stderr, show_controls(label)
-    started, shown_at, share, is_shown = time.monotonic(), 0.0, 0.0, False
+
+    def draw(share: float, elapsed_s: float) -> None:
+        stream.write("\r" + format_bar(label, share, elapsed_s))
+        stream.flush()
+
+    def leave(line: str) -> None:
+        stream.write("\r" + line.ljust(79) + "\n")
+        stream.flush()
+
+    return follow_steps(label, steps, draw, leave)
+
+
+def follow_steps(
+    label: str,
+    steps: Generator[float, None, Value],
+    draw: Callable[[float, float], None],
+    leave: Callable[[str], None],
+) -> Value:
+    """Run `steps`; where that takes a while, `draw` the share and the seconds now and then, and `leave` a last line."""
+    started, drawn_at, share = time.monotonic(), 0.0, 0.0
     try:
         while True:
             share = next(steps)
             now = time.monotonic()
-            if now - started >= SHOW_AFTER_S and now - shown_at >= 0.1:
-                stream.write("\r" + format_bar(label, share, now - started))
-                stream.flush()
-                shown_at, is_shown = now, True
+            if now - started >= SHOW_AFTER_S and now - drawn_at >= UPDATE_S:
+                draw(share, now - started)
+                drawn_at = now
     except StopIteration as done:
-        if is_shown:
-            stream.write(f"\r{label}: done in {time.monotonic() - started:.1f} s".ljust(79) + "\n")
-            stream.flush()
+        if drawn_at:
+            leave(f"{label}: done in {time.monotonic() - started:.1f} s")
         return done.value
     except BaseException:
-        if is_shown:
-            stream.write(f"\r{label}: stopped at {share:.0%}".ljust(79) + "\n")
-            stream.flush()
+        if drawn_at:
+            leave(f"{label}: stopped at {share:.0%}")
         raise
 
 

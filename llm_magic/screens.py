@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.display import display
 
 from llm_magic.generation import FACES, Generation
-from llm_magic.progress import format_bar, show_progress
+from llm_magic.progress import follow_steps, format_bar, show_progress
 from llm_magic.views import answer
 from llm_magic.views.safe import escape_text
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from llm_magic.backends.stream import Stream
 
 UPDATE_S = 0.1  # a notebook's running answer is drawn anew at most so often
-PROGRESS_AFTER_S = 0.5
 
 
 class NotebookScreen:
@@ -55,20 +54,14 @@ class NotebookScreen:
 
     def track(self, label: str, steps: Generator[float, None, Any]) -> Any:
         """Run `steps` behind a progress bar; returns its value."""
-        started, handle, drawn_at, share = time.monotonic(), None, 0.0, 0.0
-        try:
-            while True:
-                share = next(steps)
-                now = time.monotonic()
-                if now - started >= PROGRESS_AFTER_S and now - drawn_at >= UPDATE_S:
-                    bar = f'{escape_text(label)} <progress value="{share:.3f}"></progress> {share:.0%}'
-                    handle, drawn_at = _draw(handle, format_bar(label, share, now - started).rstrip(), bar), now
-        except StopIteration as done:
-            _leave(handle, f"{label}: done in {time.monotonic() - started:.1f} s")
-            return done.value
-        except BaseException:
-            _leave(handle, f"{label}: stopped at {share:.0%}")
-            raise
+        handle = None
+
+        def draw(share: float, elapsed_s: float) -> None:
+            nonlocal handle
+            bar = f'{escape_text(label)} <progress value="{share:.3f}"></progress> {share:.0%}'
+            handle = _draw(handle, format_bar(label, share, elapsed_s).rstrip(), bar)
+
+        return follow_steps(label, steps, draw, lambda line: _draw(handle, line, escape_text(line)))
 
 
 class TerminalScreen:
@@ -164,8 +157,3 @@ def _draw(handle, text: str, html: str):
         return display(bundle, raw=True, display_id=True)
     handle.update(bundle, raw=True)
     return handle
-
-
-def _leave(handle, text: str) -> None:
-    if handle is not None:
-        _draw(handle, text, escape_text(text))

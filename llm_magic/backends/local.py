@@ -90,7 +90,7 @@ class LocalBackend:
         """The tokens of one generation, behind the stream's prompt and the tokens it was given."""
         started = time.perf_counter()
         settings, n_prompt = stream.sampling, len(stream.prompt.ids)
-        finder = StopFinder((*settings.stop, CODE_STOP) if stream.prompt.mode == "code" else settings.stop)
+        finder = _make_finder(stream)
         text = TextStream(self.tokenizer)
         given, shown = stream.tokens, []
         for token in given:  # cut and finished anew: a stop text or a character may go on beyond them
@@ -120,8 +120,7 @@ class LocalBackend:
         """The tokens of several samples of one prompt, decoded together: each goes to its stream, and is yielded."""
         first, started = streams[0], time.perf_counter()
         settings, ids = first.sampling, list(first.prompt.ids)
-        stops = (*settings.stop, CODE_STOP) if first.prompt.mode == "code" else settings.stop
-        writers = {s.sample: (s, StopFinder(stops), TextStream(self.tokenizer)) for s in streams}
+        writers = {s.sample: (s, _make_finder(s), TextStream(self.tokenizer)) for s in streams}
         sequence, n_cached = self.prefix_cache.take(ids)
         try:
             for _ in engine.prefill(self.decoder, sequence, ids):
@@ -208,16 +207,15 @@ class LocalBackend:
             top_ids, top_logprobs, entropy = engine.next_distribution(self.decoder, sequence.hidden, k)
         finally:
             self.prefix_cache.put(sequence)
-        top = tuple(
-            Alternative(i, self.tokenizer.text_of(i), logprob) for i, logprob in zip(top_ids, top_logprobs, strict=True)
-        )
+        top = self._to_alternatives(top_ids, top_logprobs)
         return Distribution(text, top, entropy, self.decoder.config.vocabulary_tokens, self.loaded.name)
 
-    def _to_token(self, step: engine.Step, data: bytes, text: str, sampling: Sampling | None = None) -> Token:
+    def _to_alternatives(self, ids: abc.Sequence[int], logprobs: abc.Sequence[float]) -> tuple[Alternative, ...]:
         text_of = self.tokenizer.text_of
-        alternatives = tuple(
-            Alternative(i, text_of(i), logprob) for i, logprob in zip(step.top_ids, step.top_logprobs, strict=True)
-        )
+        return tuple(Alternative(i, text_of(i), logprob) for i, logprob in zip(ids, logprobs, strict=True))
+
+    def _to_token(self, step: engine.Step, data: bytes, text: str, sampling: Sampling | None = None) -> Token:
+        alternatives = self._to_alternatives(step.top_ids, step.top_logprobs)
         return Token(
             step.id,
             data,
@@ -230,6 +228,12 @@ class LocalBackend:
             sampling,
             step.ms,
         )
+
+
+def _make_finder(stream: Stream) -> StopFinder:
+    """What ends a stream's text: the texts that were given, and in code the closing fence."""
+    stops = stream.sampling.stop
+    return StopFinder((*stops, CODE_STOP) if stream.prompt.mode == "code" else stops)
 
 
 def _read_message(value: object) -> Message:

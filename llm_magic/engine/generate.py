@@ -83,17 +83,17 @@ def generate(
     sequence, so whatever was yielded can be continued, wherever the iteration ended.
     """
     hidden, started, run_step = sequence.hidden, time.perf_counter(), make_step(model)
-    ids = torch.empty(model.config.context_tokens, dtype=torch.long, device=model.device)
-    ids[: len(sequence.ids)] = torch.tensor(sequence.ids)
+    ids = torch.empty(1, model.config.context_tokens, dtype=torch.long, device=model.device)
+    ids[0, : len(sequence.ids)] = torch.tensor(sequence.ids)
     for index in range(1, max_tokens + 1):
-        step = _next_step(model, hidden, ids[: len(sequence.ids)], settings, sample)
+        (step,) = _next_steps(model, hidden[None], ids[:, : len(sequence.ids)], settings, [sample])
         yield dataclasses.replace(step, ms=1000 * (time.perf_counter() - started))
         if step.id in stop_ids or index == max_tokens:
             return
         if len(sequence.ids) + 1 >= model.config.context_tokens:
             return
         started = time.perf_counter()
-        ids[len(sequence.ids)] = step.id
+        ids[0, len(sequence.ids)] = step.id
         hidden = advance(sequence, step.id, run_step)
 
 
@@ -118,16 +118,8 @@ def generate_batch(
     ids[:, :n_prompt] = torch.tensor(sequence.ids)
     ids, started = ids.to(model.device), time.perf_counter()
     for position in range(n_prompt, ids.shape[1]):
-        logits = model.logits(hidden)
-        chosen = [
-            ladder.choose(
-                *ladder.filter_logits(logits.all[row], ids[row, :position], settings, logits.best_ids[row]),
-                settings.seed, sample, position,
-            )
-            for row, sample in enumerate(running)
-        ]  # fmt: skip
-        ids[:, position] = torch.stack([token for token, _ in chosen])
-        steps = describe(logits, ids[:, position], torch.stack([logprob for _, logprob in chosen]))
+        steps = _next_steps(model, hidden, ids[:, :position], settings, running)
+        ids[:, position] = torch.tensor([step.id for step in steps])
         ms = 1000 * (time.perf_counter() - started)
         yield [(sample, dataclasses.replace(step, ms=ms)) for sample, step in zip(running, steps, strict=True)]
         started = time.perf_counter()
@@ -160,12 +152,15 @@ def advance(sequence: Sequence, token_id: int, run_step: RunStep) -> Tensor:
 
 
 @torch.inference_mode()
-def _next_step(model: Decoder, hidden: Tensor, seen_ids: Tensor, settings: Sampling, sample: int) -> Step:
-    """Choose the token behind a hidden state (d,); `seen_ids` (n,) are all before it."""
-    logits = model.logits(hidden[None])  # of one row
-    candidates, candidate_ids = ladder.filter_logits(logits.all[0], seen_ids, settings, logits.best_ids[0])
-    chosen, sampled_logprob = ladder.choose(candidates, candidate_ids, settings.seed, sample, len(seen_ids))
-    return describe(logits, chosen[None], sampled_logprob[None])[0]
+def _next_steps(model: Decoder, hidden: Tensor, seen_ids: Tensor, settings: Sampling, samples: list[int]) -> list[Step]:
+    """Choose a token behind each hidden state (M, d); `seen_ids` (M, n) are all before it, `samples` their numbers."""
+    logits, position = model.logits(hidden), seen_ids.shape[1]
+    chosen = []
+    for row, sample in enumerate(samples):
+        kept, kept_ids = ladder.filter_logits(logits.all[row], seen_ids[row], settings, logits.best_ids[row])
+        chosen.append(ladder.choose(kept, kept_ids, settings.seed, sample, position))
+    ids, logprobs = (torch.stack(values) for values in zip(*chosen, strict=True))
+    return describe(logits, ids, logprobs)
 
 
 @torch.inference_mode()
@@ -177,7 +172,8 @@ def describe(logits: Logits, ids: Tensor, sampled_logprobs: Tensor | None = None
     log_total = (top_logits[:, :1] - probabilities.gather(-1, top_ids[:, :1]).log()).double()  # (M, 1)
     entropy = log_total[:, 0] - torch.linalg.vecdot(probabilities, logits.all)
     own = logits.all.gather(-1, ids[:, None])  # (M, 1)
-    is_among_best = bool((own[:, 0] > logits.best[:, -1]).all())
+    # on a CPU the rank is mostly found among the best; elsewhere to ask would be a transfer
+    is_among_best = own.device.type == "cpu" and bool((own[:, 0] > logits.best[:, -1]).all())
     rank = ((logits.best if is_among_best else logits.all) > own).sum(-1) + 1
     sampled = torch.full_like(entropy, torch.nan) if sampled_logprobs is None else sampled_logprobs
     figures = torch.stack([ids, (own - log_total)[:, 0], rank, entropy.clamp_min(0), sampled], dim=1)

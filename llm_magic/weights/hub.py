@@ -77,7 +77,7 @@ def pull(name: str, cache: Path) -> Generator[float, None, Path]:
         raise DownloadError(f"fetching {name} failed ({said[-1][:200] if said else status})", "try again: it goes on")
     snapshot = Path(said[-1])
     expected = {s.rfilename: s.lfs.sha256 for s in info.siblings if s.lfs} | pin.get("sha256", {})
-    hashes = {f: _hash_file(snapshot / f) for f in wanted}
+    hashes = {f: hash_file(snapshot / f) for f in wanted}
     for f, digest in hashes.items():
         if expected.get(f, digest) != digest:
             raise DownloadError(
@@ -99,7 +99,7 @@ def find(name: str, cache: Path) -> Path | None:
     for file, digest in pin["sha256"].items():
         if stamps[file] is None:
             return None
-        if stamps[file] != pin["seen"].get(file) and _hash_file(snapshot / file) != digest:
+        if stamps[file] != pin["seen"].get(file) and hash_file(snapshot / file) != digest:
             raise ModelFileError(
                 f"{snapshot / file} is not what was pulled: its SHA-256 changed", f"delete it, then: %llm pull {name}"
             )
@@ -167,6 +167,7 @@ def _stamps(folder: Path, files) -> dict[str, list[int] | None]:
     return stamps
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

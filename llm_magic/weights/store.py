@@ -97,9 +97,7 @@ def _find_default() -> FoundModel | None:
     status = path.stat()
     seen = f"{status.st_size} {status.st_mtime_ns} {DEFAULT_MODEL.sha256}"
     if not (stamp.is_file() and stamp.read_text() == seen):
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != DEFAULT_MODEL.sha256:
+        if hub.hash_file(path) != DEFAULT_MODEL.sha256:
             os.replace(path, path.with_suffix(".damaged"))
             return None
         with contextlib.suppress(OSError):  # a cache that cannot be written is checked each time
