@@ -118,7 +118,8 @@ class Thing:
 
 @pytest.mark.parametrize("text, expected, put_in", [
     ("{thing.size} {thing}", "3 a {size} thing", ("thing.size", "thing")),
-    ("{rows[1]} {table['a']} {table[a]} {table[\"a\"]}", "20 x x x", ("rows[1]", "table['a']", "table[a]", 'table["a"]')),
+    ("{rows[1]} {table['a']} {table[a]}", "20 x x", ("rows[1]", "table['a']", "table[a]")),
+    ('{table["a"]}', "x", ('table["a"]',)),
     ("{missing} {thing.missing} {rows[9]} {rows[x]} {thing.broken}", None, ()),
     ("{f()} {1+1} {x!r} {size:>3} {} {{thing}} {thing .size}", None, ()),
     ("{thing.__class__} {rows[-1]}", "{thing.__class__} 20", ("rows[-1]",)),

@@ -13,9 +13,8 @@ import torch
 from texts import CODE, DIALOGUE, PROSE
 
 from llm_magic.backends.local import LocalBackend
-from llm_magic.engine.cache import KVCache, Sequence
-from llm_magic.engine.generate import advance, make_step, prefill
-from llm_magic.engine.sampling import gumbel_noise
+from llm_magic.engine.cache import Sequence
+from llm_magic.engine.generate import advance, make_runner, prefill
 from llm_magic.llm import LLM
 
 
@@ -63,11 +62,11 @@ def forced(real_llm, truth):
     ours, theirs = [], []
     for text in (PROSE, CODE, DIALOGUE):
         ids = list(real_llm.tokenize(text).ids)
-        sequence = Sequence(KVCache(decoder.config, decoder.device), [])
+        sequence = Sequence(decoder.make_cache(), [])
         list(prefill(decoder, sequence, ids[:1]))
-        run_step, rows = make_step(decoder), [decoder.logits(sequence.hidden[None]).all]
+        run, rows = make_runner(decoder), [decoder.logits(sequence.hidden[None]).all]
         with torch.inference_mode():
-            rows += [decoder.logits(advance(sequence, i, run_step)[None]).all for i in ids[1:]]
+            rows += [decoder.logits(advance(sequence, i, run)[None]).all for i in ids[1:]]
             theirs.append(truth(torch.tensor([ids])).logits[0])
         ours.append(torch.cat(rows))
     return torch.cat(ours), torch.cat(theirs)
@@ -150,7 +149,7 @@ def test_a_warm_prompt_of_any_length_has_the_bits_of_a_cold_one(real_llm, n):
     assert len(cold.prompt.ids) == n
     llm(PROSE, **options)
     warm = llm(text, **options)
-    assert warm.cached_tokens == (n - 1) // 64 * 64 and warm == cold
+    assert warm.cached_tokens == n - 1 and warm == cold
 
 
 def test_a_long_shared_prefix_leaves_every_bit_as_it_was(real_llm):
@@ -162,14 +161,10 @@ def test_a_long_shared_prefix_leaves_every_bit_as_it_was(real_llm):
     assert warm == cold
 
 
-NEAR_TIE = 0.25  # logits; the best tokens of the engine and of the truth part at gaps up to this
-
-
-def test_a_warm_prefix_gives_the_same_tokens_up_to_a_near_tie_over_100_seeds(real_llm):
+def test_a_warm_prefix_leaves_every_bit_as_it_was_over_100_seeds(real_llm):
     """A chat's second turn, warm (the first answer's cache comes from decode steps) and cold (from a prefill)."""
     llm = fresh(real_llm)
     first = llm("Name a colour.", temperature=0, max_tokens=12)
-    differing = 0
     for seed in range(100):
         options = {
             "history": first.messages, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0,
@@ -179,31 +174,7 @@ def test_a_warm_prefix_gives_the_same_tokens_up_to_a_near_tie_over_100_seeds(rea
         llm("Name a colour.", temperature=0, max_tokens=12)
         warm = llm("Another one?", **options)
         assert warm.cached_tokens > len(first.prompt.ids)
-        cold = fresh(real_llm)("Another one?", **options)
-        for index, (ours, theirs) in enumerate(zip(warm.tokens, cold.tokens, strict=False)):
-            if ours.id != theirs.id:  # then the noisy scores of the two were nearly tied
-                differing += 1
-                assert noisy_gap(real_llm, cold, index, ours.id) < NEAR_TIE
-                break
-            assert ours.logprob == pytest.approx(theirs.logprob, abs=0.5)
-    print(f"{differing} of 100 seeds differ, each at a near tie")
-    assert differing < 20
-
-
-def noisy_gap(llm, generation, index, other_id):
-    """By how much the noisy score of a generation's token was above that of another token."""
-    decoder, ids = llm._backend.decoder, list(generation.prompt.ids)
-    sequence = Sequence(KVCache(decoder.config, decoder.device), [])
-    list(prefill(decoder, sequence, ids))
-    hidden, run_step = sequence.hidden, make_step(decoder)
-    for token in generation.tokens[:index]:
-        hidden = advance(sequence, token.id, run_step)
-    with torch.inference_mode():
-        pair = torch.tensor([generation.tokens[index].id, other_id])
-        scores = decoder.logits(hidden[None]).all[0, pair].double() + gumbel_noise(
-            pair, generation.seed, 0, len(ids) + index
-        )
-    return (scores[0] - scores[1]).item()
+        assert warm == fresh(real_llm)("Another one?", **options)
 
 
 def test_code_is_code_without_fences(real_llm):

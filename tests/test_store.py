@@ -17,6 +17,7 @@ from conftest import make_hf_model, save_hf_model
 
 import llm_magic
 from llm_magic.errors import DownloadError, ModelFileError, ModelNotFound
+from llm_magic.folders import cache_folder
 from llm_magic.progress import show_progress
 from llm_magic.weights import hub, store, wheel
 
@@ -265,7 +266,7 @@ def test_a_hub_model_is_pulled_pinned_and_loaded(hub_server, home):
         llm_magic.load("owner/tiny")
     found = run(store.fetch("owner/tiny"))
     assert not any("pytorch_model.bin" in p or ".py" in p for p in hub_server)  # no pickle, no code
-    pin = json.loads(next((store.cache_folder() / "pins").glob("*.json")).read_text())
+    pin = json.loads(next((cache_folder() / "pins").glob("*.json")).read_text())
     assert pin["commit"] == COMMIT and set(pin["sha256"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert "owner/tiny" in store.local_names()
     llm = llm_magic.load("owner/tiny")

@@ -30,7 +30,7 @@ class LocalBackend:
     def __init__(self, loaded: LoadedModel, prefix_cache_bytes: int = PREFIX_CACHE_BYTES):
         self.loaded = loaded
         self.tokenizer, self.decoder = loaded.tokenizer, loaded.decoder
-        self.prefix_cache = PrefixCache(self.decoder.config, self.decoder.device, prefix_cache_bytes)
+        self.prefix_cache = PrefixCache(self.decoder.make_cache, prefix_cache_bytes)
 
     @property
     def context_tokens(self) -> int:
@@ -89,7 +89,7 @@ class LocalBackend:
     def run(self, stream: Stream) -> Iterator[Token]:
         """The tokens of one generation, behind the stream's prompt and the tokens it was given."""
         started = time.perf_counter()
-        settings, n_prompt = stream.sampling, len(stream.prompt.ids)
+        settings = stream.sampling
         finder = _make_finder(stream)
         text = TextStream(self.tokenizer)
         given, shown = stream.tokens, []
@@ -105,7 +105,7 @@ class LocalBackend:
             return
         sequence, stream.cached_tokens = self.prefix_cache.take(ids)
         try:
-            for _ in engine.prefill(self.decoder, sequence, ids, n_prompt):
+            for _ in engine.prefill(self.decoder, sequence, ids):
                 if stream.is_stopped:
                     break
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,24 +17,31 @@ from torch import Tensor
 from llm_magic.engine.config import ModelConfig
 
 BLOCK_TOKENS = 256  # the cache grows by whole blocks
-TILE_TOKENS = 64  # a prompt is computed in tiles that start at multiples of this
 
 
 class KVCache:
     """Keys and values of B rows, up to `lengths[b]` tokens each; a token's slot is its position.
 
-    `data`: (layers, B, 2 K, C, D) in fp32 with C the capacity in tokens; the first K heads are keys, the
+    `data`: (layers, B, 2 K, C, D), fp32 or fp16, with C the capacity in tokens; the first K heads are keys, the
     others values, so that a step writes both at once.
     """
 
-    def __init__(self, config: ModelConfig, device: torch.device, batch: int = 1, capacity_tokens: int = BLOCK_TOKENS):
-        self.config, self.device, self.batch = config, device, batch
+    def __init__(
+        self,
+        config: ModelConfig,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        batch: int = 1,
+        capacity_tokens: int = BLOCK_TOKENS,
+    ):
+        self.config, self.device, self.dtype, self.batch = config, device, dtype, batch
         self.lengths = [0] * batch
         self._allocate(_round_up(capacity_tokens, BLOCK_TOKENS))
 
     def _allocate(self, capacity_tokens: int) -> None:
         c = self.config
-        data = torch.zeros((c.n_layers, self.batch, 2 * c.n_kv_heads, capacity_tokens, c.head_dim), device=self.device)
+        shape = (c.n_layers, self.batch, 2 * c.n_kv_heads, capacity_tokens, c.head_dim)
+        data = torch.zeros(shape, dtype=self.dtype, device=self.device)
         if (n := max(self.lengths)) > 0:
             data[..., :n, :] = self.data[..., :n, :]
         self.data, self.capacity_tokens = data, capacity_tokens
@@ -59,7 +67,8 @@ class KVCache:
             self._allocate(_round_up(tokens, BLOCK_TOKENS))
 
     def write(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put (B, 2 K, T, D) behind the committed tokens; returns all keys and values (B, K, C, D) up to there.
+        """Put (B, 2 K, T, D) behind the committed tokens; returns all keys and values (B, K, C, D) up to
+        there, in fp32.
 
         Rows of unlike length take one token each (T = 1).
         """
@@ -67,13 +76,13 @@ class KVCache:
         if self.is_ragged:
             assert t == 1, "rows of unlike length take one token at a time"
             rows, slots = torch.arange(self.batch, device=self.device), torch.tensor(self.lengths, device=self.device)
-            data[rows, :, slots] = keys_values[:, :, 0]
+            data[rows, :, slots] = keys_values[:, :, 0].to(self.dtype)
             end = max(self.lengths) + 1
         else:
             end = self.lengths[0] + t
             data[:, :, self.lengths[0] : end] = keys_values
         k = self.config.n_kv_heads
-        return data[:, :k, :end], data[:, k:, :end]
+        return data[:, :k, :end].float(), data[:, k:, :end].float()
 
     def commit(self, tokens: int | list[int]) -> None:
         """Count as done what was written: `tokens` more in each row."""
@@ -86,7 +95,7 @@ class KVCache:
 
     def repeat(self, batch: int, tokens: int) -> KVCache:
         """A cache of `batch` rows, each with the first `tokens` of this one's only row."""
-        other = KVCache(self.config, self.device, batch, tokens + BLOCK_TOKENS)
+        other = KVCache(self.config, self.device, self.dtype, batch, tokens + BLOCK_TOKENS)
         other.data[..., :tokens, :] = self.data[..., :tokens, :]
         other.lengths = [tokens] * batch
         return other
@@ -106,14 +115,12 @@ class KVCache:
 class Sequence:
     """One row of tokens with its cache: what a generation works on, and what is kept for later calls.
 
-    The first `n_prefilled` ids were computed in tiles, so their keys and values do not depend on
-    what was in the prefix cache. `hidden` (d,) is the state behind the prompt's last token, with
-    `n_hidden` the prompt's length: the same prompt again needs no computation at all.
+    `hidden` (d,) is the state behind the prompt's last token, with `n_hidden` the prompt's length: the
+    same prompt again needs no computation at all.
     """
 
     cache: KVCache
     ids: list[int]
-    n_prefilled: int = 0
     hidden: Tensor | None = None
     n_hidden: int = 0
 
@@ -133,8 +140,8 @@ class PrefixCache:
     Who takes a sequence owns it until it is put back, so two generations never share one.
     """
 
-    def __init__(self, config: ModelConfig, device: torch.device, limit_bytes: int):
-        self.config, self.device, self.limit_bytes = config, device, limit_bytes
+    def __init__(self, make_cache: Callable[[], KVCache], limit_bytes: int):
+        self._make_cache, self.limit_bytes = make_cache, limit_bytes
         self._sequences: OrderedDict[int, Sequence] = OrderedDict()
         self._next_key = 0
         self._lock = threading.Lock()
@@ -144,11 +151,7 @@ class PrefixCache:
         return sum(sequence.cache.n_bytes for sequence in list(self._sequences.values()))
 
     def take(self, ids: list[int]) -> tuple[Sequence, int]:
-        """A sequence that begins as `ids` do, and how many of them it holds ready.
-
-        Within tile-computed tokens only whole tiles are reused (or exactly a whole prompt), so that
-        a prompt's probabilities have the same bits whatever was asked before.
-        """
+        """A sequence that begins as `ids` do, and how many of them it holds ready."""
         with self._lock:
             best, best_tokens = None, 0
             for key, sequence in self._sequences.items():
@@ -156,10 +159,10 @@ class PrefixCache:
                 if tokens > best_tokens:
                     best, best_tokens = key, tokens
             if best is None:
-                return Sequence(KVCache(self.config, self.device), []), 0
+                return Sequence(self._make_cache(), []), 0
             found = self._sequences[best]
             self._sequences.move_to_end(best)
-        taken = Sequence(found.cache.copy(best_tokens), list(ids[:best_tokens]), min(found.n_prefilled, best_tokens))
+        taken = Sequence(found.cache.copy(best_tokens), list(ids[:best_tokens]))
         if found.n_hidden == best_tokens:
             taken.hidden, taken.n_hidden = found.hidden, found.n_hidden
         return taken, best_tokens
@@ -197,8 +200,6 @@ def _usable_tokens(sequence: Sequence, ids: list[int]) -> int:
         if sequence.n_hidden == common:
             return common
         common -= 1  # the last token's state is not known, so it is computed again
-    if common <= sequence.n_prefilled:
-        common -= common % TILE_TOKENS
     return common
 
 

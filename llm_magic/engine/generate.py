@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from llm_magic.engine import sampling as ladder
-from llm_magic.engine.cache import TILE_TOKENS, KVCache, Sequence
+from llm_magic.engine.cache import KVCache, Sequence
+from llm_magic.engine.linear import native_kernels
 from llm_magic.engine.model import Decoder
-from llm_magic.engine.step import TokenStep
+from llm_magic.engine.step import Stepper
 from llm_magic.engine.vocabulary import Logits
 from llm_magic.errors import NumericError
 from llm_magic.generation import Sampling
@@ -40,38 +41,33 @@ class Step:
     ms: float | None = None
 
 
+RunTokens = Callable[[Tensor, KVCache], Tensor]
+
+
+def make_runner(model: Decoder) -> RunTokens:
+    """What computes new tokens: ids (B, T) and the cache -> hidden states (B, T, d), valid until the next call.
+
+    Not to be shared between threads. T is 1 if B is not.
+    """
+    kernels = native_kernels(model.device)
+    return model.forward if kernels is None else Stepper(model, kernels).run
+
+
 @torch.inference_mode()
-def prefill(model: Decoder, sequence: Sequence, ids: list[int], n_prompt: int | None = None) -> Iterator[int]:
+def prefill(model: Decoder, sequence: Sequence, ids: list[int]) -> Iterator[int]:
     """Compute `ids`, as far as the sequence does not hold them; leaves the last state in `hidden`.
 
-    Behind the first `n_prompt` stand tokens of a generation: one that is missing alone is computed as
-    the generation did. Yields after each piece how many tokens are done.
+    Yields after each piece how many tokens are done.
     """
-    n_prompt = len(ids) if n_prompt is None else n_prompt
+    run = make_runner(model)
     while (start := sequence.n_valid) < len(ids):
-        end = min(len(ids), (start // PREFILL_TOKENS + 1) * PREFILL_TOKENS)
-        is_in_tiles = start == sequence.n_prefilled
-        if end - start == 1 and not (is_in_tiles and start < n_prompt):
-            hidden = make_step(model)(ids[start], sequence.cache)
-        else:
-            hidden = _forward_rows(model, sequence.cache, ids[start:end])
+        end = min(len(ids), start + PREFILL_TOKENS)
+        hidden = run(torch.tensor([ids[start:end]], device=model.device), sequence.cache)
         sequence.commit(ids[start:end])
-        if is_in_tiles:
-            sequence.n_prefilled = end
         if end == len(ids):
-            sequence.hidden, sequence.n_hidden = hidden[-1].clone(), end
+            sequence.hidden, sequence.n_hidden = hidden[0, -1].clone(), end
         yield end
     assert sequence.n_hidden == len(ids)
-
-
-def _forward_rows(model: Decoder, cache: KVCache, ids: list[int]) -> Tensor:
-    """Hidden states (T, d) of new tokens. From a tile's start on, the rows are filled up to whole tiles,
-    so that the same products run for a token whatever its prompt's length."""
-    rows = list(ids)
-    if cache.length % TILE_TOKENS == 0:
-        rows += [0] * (-len(ids) % TILE_TOKENS)
-    hidden = model.forward(torch.tensor([rows], device=model.device), cache)
-    return hidden[0, : len(ids)]
 
 
 def generate(
@@ -82,7 +78,7 @@ def generate(
     A step that chose one of `stop_ids` is the last. Each token but the last is committed to the
     sequence, so whatever was yielded can be continued, wherever the iteration ended.
     """
-    hidden, started, run_step = sequence.hidden, time.perf_counter(), make_step(model)
+    hidden, started, run = sequence.hidden, time.perf_counter(), make_runner(model)
     ids = torch.empty(1, model.config.context_tokens, dtype=torch.long, device=model.device)
     ids[0, : len(sequence.ids)] = torch.tensor(sequence.ids)
     for index in range(1, max_tokens + 1):
@@ -94,7 +90,7 @@ def generate(
             return
         started = time.perf_counter()
         ids[0, len(sequence.ids)] = step.id
-        hidden = advance(sequence, step.id, run_step)
+        hidden = advance(sequence, step.id, run)
 
 
 @torch.inference_mode()
@@ -109,9 +105,9 @@ def generate_batch(
     """Steps of several continuations of one prefilled sequence, decoded together, one for each of `samples`.
 
     Yields for each position the steps of the samples that still run, and then drops those that ended. A
-    sample is the single run of the same number, up to near ties: other products do the arithmetic.
+    sample is the single run of the same number (on a CPU, to the last bit).
     """
-    n_prompt, running = len(sequence.ids), list(samples)
+    n_prompt, running, run = len(sequence.ids), list(samples), make_runner(model)
     cache = sequence.cache.repeat(len(samples), n_prompt)
     hidden = sequence.hidden.expand(len(samples), -1)  # (B, d)
     ids = torch.empty(len(samples), min(n_prompt + max_tokens, model.config.context_tokens), dtype=torch.long)
@@ -129,26 +125,16 @@ def generate_batch(
             cache.keep_rows(kept)
         if not running or position + 1 == ids.shape[1]:
             return
-        hidden = model.forward(ids[:, position : position + 1], cache)[:, 0]
+        hidden = run(ids[:, position : position + 1], cache)[:, 0]
         cache.commit(1)
 
 
-RunStep = Callable[[int, KVCache], Tensor]
-
-
-def make_step(model: Decoder) -> RunStep:
-    """What computes one token: its id and the cache -> the hidden state (1, d). Not to be shared between threads."""
-    if model.device.type == "cpu":
-        return TokenStep(model).run
-    return lambda token_id, cache: model.forward(torch.tensor([[token_id]], device=model.device), cache)[0]
-
-
 @torch.inference_mode()
-def advance(sequence: Sequence, token_id: int, run_step: RunStep) -> Tensor:
+def advance(sequence: Sequence, token_id: int, run: RunTokens) -> Tensor:
     """Compute one token and commit it: the hidden state (d,) behind it."""
-    hidden = run_step(token_id, sequence.cache)
+    hidden = run(torch.tensor([[token_id]], device=sequence.cache.device), sequence.cache)
     sequence.commit([token_id])
-    return hidden[0]
+    return hidden[0, 0]
 
 
 @torch.inference_mode()
@@ -203,11 +189,11 @@ SCORE_ROWS = 64  # logits of a whole vocabulary are large: so many rows at a tim
 @torch.inference_mode()
 def score(model: Decoder, ids: list[int]) -> Iterator[Step]:
     """A step for each of `ids` but the first, in order: how likely it was behind those before it."""
-    cache = KVCache(model.config, model.device)
+    cache, run = model.make_cache(), make_runner(model)
     targets = torch.tensor(ids, device=model.device)
     for start in range(0, len(ids), PREFILL_TOKENS):
         end = min(len(ids), start + PREFILL_TOKENS)
-        hidden = _forward_rows(model, cache, ids[start:end])
+        hidden = run(targets[None, start:end], cache)[0]
         cache.commit(end - start)
         for row in range(start, min(end, len(ids) - 1), SCORE_ROWS):
             until = min(row + SCORE_ROWS, end, len(ids) - 1)

@@ -22,12 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llm_magic.engine.cache import TILE_TOKENS, KVCache
+from llm_magic.engine.cache import KVCache
 from llm_magic.engine.config import ModelConfig
-from llm_magic.engine.linear import Linear, Weight, make_linear
-from llm_magic.engine.vocabulary import Embedding, Logits, PlainHead, RefinedHead, make_head
-
-DENSE_COPY_MAX_PARAMETERS = 400_000_000  # up to here grouped weights also keep a bf16 copy, for prompts
+from llm_magic.engine.linear import Linear, Weight, make_linear, make_part, native_kernels
+from llm_magic.engine.vocabulary import Embedding, Head, Logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Decoder:
         embedding: Embedding,
         layers: list[Layer],
         norm: Tensor,  # (d,)
-        head: RefinedHead | PlainHead,
+        head: Head,
     ):
         self.config, self.device = config, device
         self.embedding, self.layers, self.norm, self.head = embedding, layers, norm, head
@@ -66,7 +64,16 @@ class Decoder:
     def n_bytes(self) -> int:
         """What the weights hold in memory."""
         linears = [linear for layer in self.layers for linear in (layer.qkv, layer.o, layer.gate_up, layer.down)]
-        return sum(linear.n_bytes for linear in linears) + self.embedding.weight.nbytes + self.head.n_bytes
+        tables = {id(part): part.n_bytes for part in (self.embedding.part, *self.head.linear.parts)}
+        return sum(linear.n_bytes for linear in linears) + sum(tables.values())
+
+    def make_cache(self) -> KVCache:
+        """An empty cache of one row. Where machine code reads it, and the weights are no fp32 themselves, it holds
+        fp16: half the bytes, and at long contexts these are what a step waits for."""
+        linear = self.layers[0].qkv
+        is_exact = all(isinstance(part.matrix, Tensor) and part.matrix.dtype == torch.float32 for part in linear.parts)
+        dtype = torch.float32 if is_exact or linear.kernels is None else torch.float16
+        return KVCache(self.config, self.device, dtype)
 
     def forward(self, ids: Tensor, cache: KVCache) -> Tensor:
         """Hidden states of new tokens, behind the final norm: (B, T) -> (B, T, d).
@@ -81,7 +88,7 @@ class Decoder:
 
         x = self.embedding(ids).view(b * t, -1)  # (M, d), with M = B T
         for i, layer in enumerate(self.layers):
-            heads = layer.qkv(_rms_norm(x, layer.attention_norm, c.norm_eps)).float().view(b, t, -1, c.head_dim)
+            heads = layer.qkv(_rms_norm(x, layer.attention_norm, c.norm_eps)).view(b, t, -1, c.head_dim)
             heads = self._rotate(layer, heads, rotations).transpose(1, 2)  # (B, H + 2 K, T, D)
             q, keys_values = heads.split([c.n_heads, 2 * c.n_kv_heads], dim=1)
             keys, values = cache.write(i, keys_values)  # (B, K, C, D)
@@ -112,25 +119,13 @@ class Decoder:
 
 
 def _attend(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention of the last T of C tokens: (B, H, T, D), (B, K, C, D) twice -> (B, H, T, D).
-
-    In tiles of queries that end at multiples of TILE_TOKENS, each over the keys up to its end: the
-    masked half is not computed, and a row's result does not depend on where the call began.
-    """
+    """Causal attention of the last T of C tokens: (B, H, T, D), (B, K, C, D) twice -> (B, H, T, D)."""
     t, c = q.shape[2], keys.shape[2]
     if t == 1:  # the heads that share keys become the rows of one product
         grouped = q.reshape(q.shape[0], keys.shape[1], -1, q.shape[3])  # (B, K, H/K, D)
         return F.scaled_dot_product_attention(grouped, keys, values).view(q.shape)
-    tiles, start = [], c - t
-    while start < c:
-        end = min(c, (start // TILE_TOKENS + 1) * TILE_TOKENS)
-        mask = torch.ones(end - start, end, dtype=torch.bool, device=q.device).tril(start)  # (T', C')
-        tile = q[:, :, start - (c - t) : end - (c - t)]
-        tiles.append(
-            F.scaled_dot_product_attention(tile, keys[:, :, :end], values[:, :, :end], attn_mask=mask, enable_gqa=True)
-        )
-        start = end
-    return torch.cat(tiles, dim=2) if len(tiles) > 1 else tiles[0]
+    mask = torch.ones(t, c, dtype=torch.bool, device=q.device).tril(c - t)
+    return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, enable_gqa=True)
 
 
 def _attend_ragged(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
@@ -162,19 +157,17 @@ def build_decoder(
 
     Yields the share that is done, and returns the decoder.
     """
-    keep_dense = config.n_parameters <= DENSE_COPY_MAX_PARAMETERS
-    table = weights["model.embed_tokens.weight"].to(device)
-    head = make_head(table if config.is_head_tied else weights["lm_head.weight"].to(device), device)
+    table = make_part(weights["model.embed_tokens.weight"], None, device)
+    head = table if config.is_head_tied else make_part(weights["lm_head.weight"], None, device)
     layers = []
     for i in range(config.n_layers):
         yield (i + 1) / (config.n_layers + 1)
-        layers.append(_make_layer(config, weights, i, device, keep_dense))
-    return Decoder(config, device, Embedding(table), layers, _vector(weights["model.norm.weight"], device), head)
+        layers.append(_make_layer(config, weights, i, device))
+    norm = _vector(weights["model.norm.weight"], device)
+    return Decoder(config, device, Embedding(table), layers, norm, Head(Linear([head], native_kernels(device))))
 
 
-def _make_layer(
-    config: ModelConfig, weights: Mapping[str, Weight], index: int, device: torch.device, keep_dense: bool
-) -> Layer:
+def _make_layer(config: ModelConfig, weights: Mapping[str, Weight], index: int, device: torch.device) -> Layer:
     def weight(name: str) -> Weight:
         return weights[f"model.layers.{index}.{name}.weight"]
 
@@ -188,7 +181,7 @@ def _make_layer(
                 order = _pair_order(config.head_dim, ws[i].shape[0])
                 ws[i] = ws[i][order] if isinstance(ws[i], Tensor) else ws[i].rows(order)
                 bs[i] = None if bs[i] is None else bs[i][order]
-        return make_linear(ws, bs, device, keep_dense)
+        return make_linear(ws, bs, device)
 
     def head_norm(name: str) -> Tensor | None:
         if not config.has_qk_norm:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from llm_magic.engine.config import ModelConfig
-from llm_magic.engine.linear import Weight, dense_dtype
+from llm_magic.engine.linear import Weight, dense_dtype, native_kernels
 from llm_magic.engine.model import Decoder, build_decoder
 from llm_magic.errors import ModelFileError
 from llm_magic.text.chat import ChatTemplate, template_from_folder
@@ -124,8 +124,8 @@ def metadata_errors(path: Path) -> Iterator[None]:
 
 
 def as_computed(weight: Weight, device: torch.device) -> Weight:
-    """Dense weights in a precision that the device computes in; on a CPU fp16 becomes fp32."""
-    if not isinstance(weight, torch.Tensor) or device.type != "cpu":
+    """Dense weights in a precision that the device computes in: our kernels take all; PyTorch on a CPU lacks fp16."""
+    if not isinstance(weight, torch.Tensor) or device.type != "cpu" or native_kernels(device) is not None:
         return weight
     is_fast = weight.dtype == torch.bfloat16 and dense_dtype(device) == torch.bfloat16
     return weight if is_fast else weight.float()

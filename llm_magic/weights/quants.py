@@ -50,8 +50,8 @@ _READERS = {"Q4_0": _read_q4_0, "Q4_1": _read_q4_1, "Q8_0": _read_q8_0}
 
 
 def _halves(pairs: Tensor) -> Tensor:
-    """(N, G, 2) bytes -> (N, G) fp32"""
-    return pairs.contiguous().view(torch.float16)[..., 0].float()
+    """(N, G, 2) bytes -> (N, G) fp16"""
+    return pairs.contiguous().view(torch.float16)[..., 0]
 
 
 def _nibbles(packed: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-import platformdirs
 
 from llm_magic.errors import DownloadError, ModelNotFound, nearest
+from llm_magic.folders import cache_folder
 from llm_magic.weights import hub, wheel
 
 DEFAULT = "smollm2-135m"
@@ -52,12 +52,6 @@ class FoundModel:
     name: str
     path: Path
     sha256: str | None = None
-
-
-def cache_folder() -> Path:
-    """Where models are kept: LLM_MAGIC_CACHE, or the user's cache folder."""
-    chosen = os.environ.get("LLM_MAGIC_CACHE")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("llm_magic", appauthor=False))
 
 
 def default_path() -> Path:

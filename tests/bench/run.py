@@ -24,7 +24,7 @@ from texts import CODE, DIALOGUE, PROSE
 
 import llm_magic
 from llm_magic.engine import generate as engine
-from llm_magic.engine.cache import KVCache, Sequence
+from llm_magic.engine.cache import Sequence
 from llm_magic.generation import Sampling
 from llm_magic.weights import store
 
@@ -42,7 +42,7 @@ class Ours:
         self.decoder = llm_magic.load()._backend.decoder
 
     def _prefilled(self, ids):
-        sequence = Sequence(KVCache(self.decoder.config, self.decoder.device), [])
+        sequence = Sequence(self.decoder.make_cache(), [])
         list(engine.prefill(self.decoder, sequence, ids))
         return sequence
 
@@ -64,10 +64,10 @@ class Ours:
         return sum(map(len, batches)) / (time.perf_counter() - started)
 
     def logits(self, ids):
-        sequence, run_step = self._prefilled(ids[:1]), engine.make_step(self.decoder)
+        sequence, run = self._prefilled(ids[:1]), engine.make_runner(self.decoder)
         with torch.inference_mode():
             rows = [self.decoder.logits(sequence.hidden[None]).all]
-            rows += [self.decoder.logits(engine.advance(sequence, i, run_step)[None]).all for i in ids[1:]]
+            rows += [self.decoder.logits(engine.advance(sequence, i, run)[None]).all for i in ids[1:]]
         return torch.cat(rows)
 
 
