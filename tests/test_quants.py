@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import gguf
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from llm_magic.engine.vocabulary import Embedding
 from llm_magic.weights.gguf import read_gguf
 from llm_magic.weights.quants import read_tensor
 
-TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"]
+TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 CPU = torch.device("cpu")
 
 
@@ -20,7 +22,7 @@ def write_gguf(path, arrays, types):
     writer = gguf.GGUFWriter(path, "llama")
     for (name, array), kind in zip(arrays.items(), types, strict=True):
         kind = gguf.GGMLQuantizationType[kind]
-        writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+        writer.add_tensor(name, quantise(array, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -28,9 +30,22 @@ def write_gguf(path, arrays, types):
     return path
 
 
+def quantise(array, kind):
+    """By gguf-py; what it only reads, the K formats, as random codes with fp16 scales that are numbers."""
+    with contextlib.suppress(NotImplementedError):
+        return gguf.quants.quantize(array, kind)
+    block_size, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    blocks = np.random.default_rng(2).integers(0, 256, (array.size // block_size, block_bytes), dtype=np.uint8)
+    halves = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}[kind.name]
+    for start in halves:
+        scale = np.random.default_rng(start).uniform(-0.01, 0.01, len(blocks)).astype(np.float16)
+        blocks[:, start : start + 2] = scale[:, None].view(np.uint8)
+    return blocks.reshape(array.shape[0], -1)
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_tensor_is_read_bit_by_bit_as_gguf_py_reads_it(tmp_path, kind):
-    array = np.random.default_rng(0).standard_normal((48, 128), dtype=np.float32)
+    array = np.random.default_rng(0).standard_normal((48, 512), dtype=np.float32)
     file = read_gguf(write_gguf(tmp_path / "t.gguf", {"w": array}, [kind]))
     ours = read_tensor(file, file.tensors["w"])
     ours = ours.to_dense() if isinstance(ours, Groups) else ours.float()
@@ -52,8 +67,9 @@ def test_a_product_is_that_of_the_exact_weights(tmp_path, kind, rows):
     x = torch.randn(rows, 256, generator=torch.Generator().manual_seed(0))
     bias = torch.randn(96, generator=torch.Generator().manual_seed(1))
     dense = groups.to_dense() if isinstance(groups, Groups) else groups.float()
-    exact = (x.double() @ dense.double().T + bias).float()  # fp64; 16-bit activations are exact to some 1e-5
-    torch.testing.assert_close(make_linear([groups], [bias], CPU)(x), exact, atol=1e-4, rtol=1e-4)
+    exact = x.double() @ dense.double().T + bias
+    found = make_linear([groups], [bias], CPU)(x)
+    assert ((found - exact).abs().max() / exact.abs().max()) < 5e-5  # fp64; activations have 16 bits
 
 
 def test_parts_of_unlike_formats_are_joined(tmp_path):

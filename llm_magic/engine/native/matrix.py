@@ -59,6 +59,7 @@ def pack(codes: Tensor, scale: Tensor, offset: Tensor | None, bits: int) -> Pack
     4 bits: uint8 from 0 to 15, or int8 from -8 to 7. 8 bits: int8.
     """
     n, k = codes.shape
+    assert bits == 8 or codes.dtype == torch.uint8 or offset is None, "signed 4-bit codes have no offset"
     zero_point = 8 if bits == 4 and codes.dtype == torch.int8 else 0
     codes = _pad_rows((codes + zero_point if zero_point else codes).view(torch.uint8))
     tiles = codes.shape[0] // TILE_ROWS
