@@ -302,6 +302,43 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Several generations of one prompt: a sequence of them, that shows them side by side."""
+
+    generations: tuple[Generation, ...]
+
+    def __len__(self) -> int:
+        return len(self.generations)
+
+    def __getitem__(self, index):
+        return self.generations[index]
+
+    def __iter__(self) -> Iterator[Generation]:
+        return iter(self.generations)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(generation.text for generation in self.generations)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A frame with one row for each generation."""
+        rows = [
+            {
+                "sample": g.sample,
+                "text": g.text,
+                "tokens": len(g.tokens),
+                "total_logprob": g.total_logprob,
+                "perplexity": g.perplexity,
+                "finish_reason": g.finish_reason,
+            }
+            for g in self.generations
+        ]
+        return _import_pandas().DataFrame(rows)
+
+    _repr_pretty_, _repr_html_ = _print_face, _draw_face
+
+
+@dataclass(frozen=True)
 class Distribution:
     """What could come next: the best tokens with their probabilities, at temperature 1.
 

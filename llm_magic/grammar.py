@@ -67,10 +67,11 @@ CHAT = Option(("--chat",), "chat", "go on in the conversation NAME", str, "NAME"
 CONTINUE = Option(("-c", "--continue"), "continue_", "go on in the latest conversation")
 DRY_RUN = Option(("--dry-run",), "dry_run", "show the exact prompt and its tokens; generate nothing")
 NO_STREAM = Option(("--no-stream",), "no_stream", "show the answer when it is complete")
+SAMPLES = Option(("--samples",), "samples", "N answers side by side, decoded together", _whole, "N")
 COUNT = Option(("-k",), "k", "how many tokens to list", _whole, "N")
 
 SHOWING = (OUT, QUIET, PROBS)
-GENERATING = (MODEL, SYSTEM, CHAT, CONTINUE, *SAMPLING_OPTIONS, *SHOWING, RAW, NO_STREAM, DRY_RUN)
+GENERATING = (MODEL, SYSTEM, CHAT, CONTINUE, SAMPLES, *SAMPLING_OPTIONS, *SHOWING, RAW, NO_STREAM, DRY_RUN)
 
 TAKES_NOTHING, TAKES_MODEL, TAKES_VERB, TAKES_TEXT, TAKES_PROMPT = "nothing", "model", "verb", "text", "prompt"
 

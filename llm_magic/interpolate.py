@@ -41,6 +41,21 @@ def interpolate(text: str, namespace: Mapping[str, Any]) -> tuple[str, tuple[str
     return _HOLE.sub(fill, text), tuple(dict.fromkeys(put_in))
 
 
+def fill_template(template: str, item: Any) -> str:
+    """The template with an item in its holes: a mapping by its names, anything else in every hole.
+
+    >>> fill_template("{title}: {text}", {"title": "Ada", "text": "hello"}), fill_template("Is {x} good?", 3)
+    ('Ada: hello', 'Is 3 good?')
+    """
+    names = {match[1] for match in _HOLE.finditer(template)}
+    if not names:
+        raise OptionError("the template has no hole for the items", "write {text} where they shall stand")
+    values = item if isinstance(item, Mapping) else dict.fromkeys(names, item)
+    if missing := names - set(values):
+        raise OptionError(f"an item lacks {', '.join(sorted(missing))}", f"it has {', '.join(map(str, values))}")
+    return interpolate(template, values)[0]
+
+
 def _look_up(value: Any, key: int | str) -> Any:
     if isinstance(value, dict) and key not in value:  # a defaultdict would make it
         raise KeyError(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     import torch  # noqa: F401
 
 from llm_magic.backends.local import LocalBackend
-from llm_magic.backends.stream import Stream
+from llm_magic.backends.stream import Batch, Stream
 from llm_magic.errors import GenerationInterrupted, OptionError, nearest
 from llm_magic.generation import (
     Distribution,
@@ -21,10 +21,12 @@ from llm_magic.generation import (
     Message,
     ModelInfo,
     Prompt,
+    Samples,
     Sampling,
     Score,
     replace_sampling,
 )
+from llm_magic.interpolate import fill_template
 from llm_magic.progress import show_progress
 from llm_magic.weights import store
 from llm_magic.weights.load import load_model
@@ -129,22 +131,58 @@ class LLM:
         system: str | None = None,
         history: Sequence[Message] = (),
         **sampling,
-    ) -> tuple[Generation, ...]:
+    ) -> Samples:
         """`n` generations of one prompt, decoded together; the i-th is the single run with sample i.
 
-        An interrupt raises `GenerationInterrupted` with the samples so far, as a tuple, in `.generation`.
+        An interrupt raises `GenerationInterrupted` with the samples so far in `.generation`.
         """
+        batch = self.start_samples(self.prompt(prompt, mode=mode, system=system, history=history, **sampling), n)
+        try:
+            batch.finish()
+        except KeyboardInterrupt:
+            raise GenerationInterrupted(Samples(batch.generations)) from None
+        return Samples(batch.generations)
+
+    def start_samples(self, prompt: Prompt, n: int) -> Batch:
+        """`samples`, token by token."""
         if not 1 <= n <= MAX_SAMPLES:
             raise OptionError(f"samples is {n}", f"give a whole number from 1 to {MAX_SAMPLES}")
-        made = self.prompt(prompt, mode=mode, system=system, history=history, **sampling)
-        # the batch fills the streams: none of them runs by itself
-        streams = [Stream(lambda stream: iter(()), made, made.sampling, i, maker=self) for i in range(n)]
+        return self._start_batch([(prompt, i) for i in range(n)])
+
+    def map(
+        self,
+        template: str,
+        items: Iterable,
+        *,
+        mode: str | None = None,
+        system: str | None = None,
+        track: Track | None = show_progress,
+        **sampling,
+    ) -> list[Generation]:
+        """A generation for each item, in their order: what prompts have in common is computed once, and their
+        answers are decoded together.
+
+        An item is put into the template's `{holes}`: a mapping by its names (`{title}`), anything else into every
+        hole, and behind a template without holes. `track` shows the progress; None shows nothing. An interrupt
+        raises `GenerationInterrupted` with the generations so far in `.generation`: those that were not reached
+        are empty, with the finish reason `interrupted`.
+        """
+        texts = [fill_template(template, item) for item in items]
+        prompts = [self.prompt(text, mode=mode, system=system, **sampling) for text in texts]
+        batch = self._start_batch([(prompt, 0) for prompt in prompts])
         try:
-            for _ in self._backend.run_batch(streams):
-                pass
+            if track is None:
+                batch.finish()
+            else:
+                track(f"{len(prompts)} prompts", batch.follow())
         except KeyboardInterrupt:
-            raise GenerationInterrupted(tuple(stream.generation for stream in streams)) from None
-        return tuple(stream.generation for stream in streams)
+            raise GenerationInterrupted(list(batch.generations)) from None
+        return list(batch.generations)
+
+    def _start_batch(self, prompts: Sequence[tuple[Prompt, int]]) -> Batch:
+        # the batch fills the streams: none of them runs by itself
+        streams = [Stream(lambda stream: iter(()), made, made.sampling, i, maker=self) for made, i in prompts]
+        return Batch(self._backend.run_batch, streams)
 
     def start(self, prompt: Prompt, sample: int = 0) -> Stream:
         """Generate behind a prompt made by `prompt()`, with the settings it holds."""

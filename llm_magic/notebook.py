@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llm_magic.errors import OptionError
-from llm_magic.generation import Distribution, Generation, Message, Sampling, Score
+from llm_magic.generation import Distribution, Generation, Message, Samples, Sampling, Score
 
 if TYPE_CHECKING:
     from llm_magic.llm import LLM, Track
 
-Result = Generation | Score | Distribution
+Result = Generation | Samples | Score | Distribution
 
 
 @dataclass(slots=True)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from llm_magic.generation import FACES, Generation
+from llm_magic.generation import FACES, Generation, Samples, Token
 from llm_magic.progress import follow_steps, format_bar, show_progress
-from llm_magic.views import answer
+from llm_magic.views import answer, columns
 from llm_magic.views.safe import escape_text
 
 if TYPE_CHECKING:
-    from llm_magic.backends.stream import Stream
+    from llm_magic.backends.stream import Batch, Stream
 
 UPDATE_S = 0.1  # a notebook's running answer is drawn anew at most so often
 
@@ -36,6 +36,19 @@ class NotebookScreen:
         generation = stream.generation
         _draw(handle, answer.render_text(generation, notes), answer.render_html(generation, notes))
         return generation
+
+    def follow_samples(self, batch: Batch, is_streamed: bool, notes: Sequence[str]) -> Samples:
+        """Show several generations side by side while they are made; returns them when they are done."""
+        handle, drawn_at = None, 0.0
+        for _ in batch:
+            now = time.monotonic()
+            if is_streamed and now - drawn_at >= UPDATE_S:
+                runs = [(stream.prompt, stream.tokens) for stream in batch.streams]
+                handle = _draw(handle, columns.render_running_text(runs), columns.render_running_html(runs))
+                drawn_at = now
+        samples = Samples(batch.generations)
+        _draw(handle, columns.render_text(samples, notes), columns.render_html(samples, notes))
+        return samples
 
     def show(self, value: Any, notes: Sequence[str] = ()) -> None:
         """Show a value, with notes below it."""
@@ -89,6 +102,30 @@ class TerminalScreen:
         self._write("\n")
         return generation
 
+    def follow_samples(self, batch: Batch, is_streamed: bool, notes: Sequence[str]) -> Samples:
+        """Show several generations, one below the other, each when it and those before it are done."""
+        render, n_shown = answer.render_ansi if self.has_colours else answer.render_plain, 0
+
+        def write_done() -> None:
+            nonlocal n_shown
+            while n_shown < len(batch.streams) and batch.streams[n_shown].finish_reason != "interrupted":
+                self._write_sample(batch.streams[n_shown].generation, render)
+                n_shown += 1
+
+        for _ in batch:
+            if is_streamed:
+                write_done()
+        samples = Samples(batch.generations)
+        for generation in samples[n_shown:]:
+            self._write_sample(generation, render)
+        self._write("".join(self._dim(note) + "\n" for note in _bracket(notes)))
+        return samples
+
+    def _write_sample(self, generation: Generation, render: Callable[[Token], str]) -> None:
+        self._write(self._dim(columns.name_sample(generation)) + "\n")
+        self._write(self._dim(answer.show_controls(answer.continued_text(generation.prompt))))
+        self._write("".join(map(render, generation.tokens)) + "\n" + self._dim(answer.render_status(generation)) + "\n")
+
     def show(self, value: Any, notes: Sequence[str] = ()) -> None:
         """Show a value, with notes below it."""
         if self.has_colours and hasattr(value, "tokens"):
@@ -132,6 +169,10 @@ class QuietScreen:
         for _ in stream:
             pass
         return stream.generation
+
+    def follow_samples(self, batch: Batch, is_streamed: bool, notes: Sequence[str]) -> Samples:
+        batch.finish()
+        return Samples(batch.generations)
 
     def show(self, value: Any, notes: Sequence[str] = ()) -> None:
         pass

@@ -216,6 +216,21 @@ def test_an_empty_line_and_help_tell_what_there_is(shell):
     assert "-k N" in out
 
 
+def test_samples_are_shown_under_their_numbers_and_are_the_result(shell):
+    out, result = shell.run("%llm --samples 3 -T 1 -n 5 hi")
+    samples = shell["_llm"]
+    assert result.result is samples and len(samples) == 3 and [g.sample for g in samples] == [0, 1, 2]
+    assert [out.index(f"sample {i}\n") for i in range(3)] == sorted(out.index(f"sample {i}\n") for i in range(3))
+    assert out.count("tokens/s") == 3 and "sample 2" in repr_html(samples) and samples.texts[1] == samples[1].text
+    assert list(samples.to_pandas()["sample"]) == [0, 1, 2]
+    shell.run("%llm continue -n 2")
+    assert shell["_llm"].tokens[:5] == samples[0].tokens
+
+
+def repr_html(value):
+    return value._repr_html_()
+
+
 def test_probs_adds_a_table(shell):
     out, _ = shell.run("%llm --probs -T 1 -n 3 hello")
     assert "rank" in out and out.count("%") > 9

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from llm_magic.backends.stream import Stream
 from llm_magic.engine import generate as engine
+from llm_magic.engine.batch import Row, generate_batch
 from llm_magic.engine.cache import PrefixCache, Sequence
 from llm_magic.errors import ContextOverflow, OptionError
 from llm_magic.generation import Alternative, Distribution, Message, Prompt, Sampling, Score, Token
@@ -18,6 +19,7 @@ from llm_magic.text.tokenizer import TextStream
 from llm_magic.weights.load import LoadedModel
 
 PREFIX_CACHE_BYTES = 512 << 20
+MAX_ROWS = 16  # of a batch; beyond, a token costs as much
 MAX_TOKENIZE_CHARACTERS = 2_000_000
 CODE_OPENING = "```python\n"  # put into the model's mouth, so that what it writes is code and nothing else
 CODE_STOP = "```"
@@ -116,38 +118,41 @@ class LocalBackend:
         finally:
             self.prefix_cache.put(sequence)
 
-    def run_batch(self, streams: list[Stream]) -> Iterator[Token]:
-        """The tokens of several samples of one prompt, decoded together: each goes to its stream, and is yielded."""
-        first, started = streams[0], time.perf_counter()
-        settings, ids = first.sampling, list(first.prompt.ids)
-        writers = {s.sample: (s, _make_finder(s), TextStream(self.tokenizer)) for s in streams}
-        sequence, n_cached = self.prefix_cache.take(ids)
+    def run_batch(self, streams: abc.Sequence[Stream], max_rows: int = MAX_ROWS) -> Iterator[Token]:
+        """The tokens of several generations, decoded together: each goes to its stream, and is yielded.
+
+        Streams share what their prompts have in common. One that is stopped ends before its next token.
+        """
+        writers: dict[Row, tuple[Stream, StopFinder, TextStream]] = {}
+        rows = self._prefill_rows(streams, writers)
         try:
-            for _ in engine.prefill(self.decoder, sequence, ids):
-                if first.is_stopped:
-                    return
-            prefill_ms = 1000 * (time.perf_counter() - started)
-            for stream in streams:
-                stream.cached_tokens, stream.prefill_ms = n_cached, prefill_ms
-            batches = engine.generate_batch(
-                self.decoder, sequence, settings, self.tokenizer.end_ids, settings.max_tokens, list(writers)
-            )
-            for batch in batches:
-                for sample, step in batch:
-                    stream, finder, text = writers[sample]
-                    if stream.finish_reason == "stop":  # its stop text came; the batch goes on without showing it
-                        continue
+            for batch in generate_batch(self.decoder, rows, max_rows, self.tokenizer.end_ids):
+                for row in [row for row in writers if row.is_done]:
+                    _close(row, *writers.pop(row))
+                for row, step in batch:
+                    stream, finder, text = writers[row]
                     tokens = self._write(stream, step, finder, text)
                     stream.tokens += tokens
                     yield from tokens
-                if first.is_stopped or all(stream.finish_reason == "stop" for stream in streams):
-                    break
-            for stream, finder, text in writers.values():
-                stream.tokens += _with_rest(finder.flush(), text.flush()) if not finder.is_found else ()
-                if stream.finish_reason != "stop" and not first.is_stopped:
-                    stream.finish_reason = "length"
+                    row.is_done = stream.finish_reason == "stop" or stream.is_stopped
         finally:
-            self.prefix_cache.put(sequence)
+            for row, writer in writers.items():
+                _close(row, *writer)
+
+    def _prefill_rows(self, streams: abc.Sequence[Stream], writers: dict) -> Iterator[Row]:
+        """A row for each stream, its prompt computed when the batch has room for it."""
+        for index, stream in enumerate(streams):
+            started, ids = time.perf_counter(), list(stream.prompt.ids)
+            sequence, stream.cached_tokens = self.prefix_cache.take(ids)
+            for _ in engine.prefill(self.decoder, sequence, ids):
+                if stream.is_stopped:
+                    return
+            stream.prefill_ms = 1000 * (time.perf_counter() - started)
+            row = Row(sequence, stream.sampling, stream.sample)
+            writers[row] = stream, _make_finder(stream), TextStream(self.tokenizer)
+            if index == 0:  # the others begin alike, and would only push out what else is kept
+                self.prefix_cache.put(Sequence(sequence.cache, list(ids), sequence.hidden, sequence.n_hidden))
+            yield row
 
     def _write(self, stream: Stream, step: engine.Step, finder: StopFinder, text: TextStream) -> list[Token]:
         """One more step of a stream: the tokens that are free to be shown with it; sees to how it ends."""
@@ -234,6 +239,14 @@ def _make_finder(stream: Stream) -> StopFinder:
     """What ends a stream's text: the texts that were given, and in code the closing fence."""
     stops = stream.sampling.stop
     return StopFinder((*stops, CODE_STOP) if stream.prompt.mode == "code" else stops)
+
+
+def _close(row: Row, stream: Stream, finder: StopFinder, text: TextStream) -> None:
+    """A batch's stream gets what was held back, and the reason why it ended."""
+    if not finder.is_found:
+        stream.tokens += _with_rest(finder.flush(), text.flush())
+    if row.is_done and not stream.is_stopped and stream.finish_reason != "stop":
+        stream.finish_reason = "length"
 
 
 def _read_message(value: object) -> Message:

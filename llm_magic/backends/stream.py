@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from llm_magic.generation import Generation, Maker, Prompt, Sampling, Token
 
@@ -59,3 +59,40 @@ class Stream:
             decode_ms=self.decode_ms,
             maker=self.maker,
         )
+
+
+class Batch:
+    """Several running generations, decoded together: iterate for their tokens as they come."""
+
+    def __init__(self, run: Callable[[Sequence[Stream]], Iterator[Token]], streams: Sequence[Stream]):
+        self.streams = tuple(streams)
+        self._iterator = run(self.streams)
+
+    def __iter__(self) -> Batch:
+        return self
+
+    def __next__(self) -> Token:
+        return next(self._iterator)
+
+    def stop(self) -> None:
+        """End all of them before their next tokens."""
+        for stream in self.streams:
+            stream.stop()
+
+    @property
+    def is_stopped(self) -> bool:
+        return any(stream.is_stopped for stream in self.streams)
+
+    def finish(self) -> None:
+        """Run to the end."""
+        for _ in self:
+            pass
+
+    def follow(self) -> Generator[float, None, None]:
+        """Run to the end, and yield the share of generations that are done."""
+        for _ in self:
+            yield sum(stream.finish_reason != "interrupted" for stream in self.streams) / len(self.streams)
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        return tuple(stream.generation for stream in self.streams)

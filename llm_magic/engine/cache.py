@@ -87,7 +87,7 @@ class KVCache:
     def commit(self, tokens: int | list[int]) -> None:
         """Count as done what was written: `tokens` more in each row."""
         more = [tokens] * self.batch if isinstance(tokens, int) else tokens
-        self.lengths = [length + n for length, n in zip(self.lengths, more, strict=True)]
+        self.lengths = [length + int(n) for length, n in zip(self.lengths, more, strict=True)]
 
     def truncate(self, tokens: int) -> None:
         """Forget what stands behind the first `tokens`."""
@@ -99,6 +99,12 @@ class KVCache:
         other.data[..., :tokens, :] = self.data[..., :tokens, :]
         other.lengths = [tokens] * batch
         return other
+
+    def put_row(self, row: int, other: KVCache, tokens: int) -> None:
+        """Let a row begin with the first `tokens` of another cache's only row."""
+        self.reserve(tokens)
+        self.data[:, row, :, :tokens] = other.data[:, 0, :, :tokens]
+        self.lengths[row] = tokens
 
     def keep_rows(self, rows: list[int]) -> None:
         """Drop all other rows: those that are done make room."""

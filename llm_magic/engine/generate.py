@@ -79,54 +79,43 @@ def generate(
     sequence, so whatever was yielded can be continued, wherever the iteration ended.
     """
     hidden, started, run = sequence.hidden, time.perf_counter(), make_runner(model)
-    ids = torch.empty(1, model.config.context_tokens, dtype=torch.long, device=model.device)
-    ids[0, : len(sequence.ids)] = torch.tensor(sequence.ids)
+    seen = Seen(sequence.ids, model.config.context_tokens, model.device)
     for index in range(1, max_tokens + 1):
-        (step,) = _next_steps(model, hidden[None], ids[:, : len(sequence.ids)], settings, [sample])
+        (step,) = choose_steps(model, hidden[None], [seen], [settings], [sample])
         yield dataclasses.replace(step, ms=1000 * (time.perf_counter() - started))
         if step.id in stop_ids or index == max_tokens:
             return
         if len(sequence.ids) + 1 >= model.config.context_tokens:
             return
         started = time.perf_counter()
-        ids[0, len(sequence.ids)] = step.id
+        seen.append(step.id)
         hidden = advance(sequence, step.id, run)
 
 
-@torch.inference_mode()
-def generate_batch(
-    model: Decoder,
-    sequence: Sequence,
-    settings: Sampling,
-    stop_ids: frozenset[int],
-    max_tokens: int,
-    samples: list[int],
-) -> Iterator[list[tuple[int, Step]]]:
-    """Steps of several continuations of one prefilled sequence, decoded together, one for each of `samples`.
+class Seen:
+    """The ids before the next token, in memory for a whole context."""
 
-    Yields for each position the steps of the samples that still run, and then drops those that ended. A
-    sample is the single run of the same number (on a CPU, to the last bit).
-    """
-    n_prompt, running, run = len(sequence.ids), list(samples), make_runner(model)
-    cache = sequence.cache.repeat(len(samples), n_prompt)
-    hidden = sequence.hidden.expand(len(samples), -1)  # (B, d)
-    ids = torch.empty(len(samples), min(n_prompt + max_tokens, model.config.context_tokens), dtype=torch.long)
-    ids[:, :n_prompt] = torch.tensor(sequence.ids)
-    ids, started = ids.to(model.device), time.perf_counter()
-    for position in range(n_prompt, ids.shape[1]):
-        steps = _next_steps(model, hidden, ids[:, :position], settings, running)
-        ids[:, position] = torch.tensor([step.id for step in steps])
-        ms = 1000 * (time.perf_counter() - started)
-        yield [(sample, dataclasses.replace(step, ms=ms)) for sample, step in zip(running, steps, strict=True)]
-        started = time.perf_counter()
-        kept = [row for row, step in enumerate(steps) if step.id not in stop_ids]
-        if len(kept) < len(running):
-            running, ids = [running[row] for row in kept], ids[kept]
-            cache.keep_rows(kept)
-        if not running or position + 1 == ids.shape[1]:
-            return
-        hidden = run(ids[:, position : position + 1], cache)[:, 0]
-        cache.commit(1)
+    def __init__(self, ids: list[int], context_tokens: int, device: torch.device):
+        self._all = torch.empty(context_tokens, dtype=torch.long, device=device)
+        self._all[: len(ids)] = torch.tensor(ids)
+        self._length = len(ids)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, token_id: int) -> None:
+        self._all[self._length] = token_id
+        self._length += 1
+
+    @property
+    def ids(self) -> Tensor:
+        """(n,)"""
+        return self._all[: self._length]
+
+    @property
+    def latest(self) -> Tensor:
+        """(1,)"""
+        return self._all[self._length - 1 : self._length]
 
 
 @torch.inference_mode()
@@ -138,48 +127,45 @@ def advance(sequence: Sequence, token_id: int, run: RunTokens) -> Tensor:
 
 
 @torch.inference_mode()
-def _next_steps(model: Decoder, hidden: Tensor, seen_ids: Tensor, settings: Sampling, samples: list[int]) -> list[Step]:
-    """Choose a token behind each hidden state (M, d); `seen_ids` (M, n) are all before it, `samples` their numbers."""
-    logits, position = model.logits(hidden), seen_ids.shape[1]
-    chosen = []
-    for row, sample in enumerate(samples):
-        kept, kept_ids = ladder.filter_logits(logits.all[row], seen_ids[row], settings, logits.best_ids[row])
-        chosen.append(ladder.choose(kept, kept_ids, settings.seed, sample, position))
-    ids, logprobs = (torch.stack(values) for values in zip(*chosen, strict=True))
-    return describe(logits, ids, logprobs)
+def choose_steps(
+    model: Decoder, hidden: Tensor, seen: list[Seen], settings: list[Sampling], samples: list[int]
+) -> list[Step]:
+    """Choose a token behind each hidden state (M, d), each with what its row has seen, its settings and its number."""
+    logits = model.logits(hidden)
+    ids, logprobs = [], []
+    for row, (before, sampling, sample) in enumerate(zip(seen, settings, samples, strict=True)):
+        kept, kept_ids = ladder.filter_logits(logits.all[row], before.ids, sampling, logits.best_ids[row])
+        token_id, logprob = ladder.choose(kept, kept_ids, sampling.seed, sample, len(before))
+        ids.append(token_id)
+        logprobs.append(logprob)
+    return describe(logits, torch.tensor(ids, device=hidden.device), logprobs)
 
 
 @torch.inference_mode()
-def describe(logits: Logits, ids: Tensor, sampled_logprobs: Tensor | None = None) -> list[Step]:
-    """What the model thought of `ids` (M,), one for each row of logits. One transfer to the host."""
-    probabilities = logits.all.softmax(-1)  # (M, V)
-    top_logits, top_ids = logits.best[:, :ALTERNATIVES], logits.best_ids[:, :ALTERNATIVES]
-    # the logarithm of the sum, from the best token's own probability: a second pass over all is not needed
-    log_total = (top_logits[:, :1] - probabilities.gather(-1, top_ids[:, :1]).log()).double()  # (M, 1)
-    entropy = log_total[:, 0] - torch.linalg.vecdot(probabilities, logits.all)
-    own = logits.all.gather(-1, ids[:, None])  # (M, 1)
-    # on a CPU the rank is mostly found among the best; elsewhere to ask would be a transfer
-    is_among_best = own.device.type == "cpu" and bool((own[:, 0] > logits.best[:, -1]).all())
-    rank = ((logits.best if is_among_best else logits.all) > own).sum(-1) + 1
-    sampled = torch.full_like(entropy, torch.nan) if sampled_logprobs is None else sampled_logprobs
-    figures = torch.stack([ids, (own - log_total)[:, 0], rank, entropy.clamp_min(0), sampled], dim=1)
-    table = torch.cat([figures, top_logits - log_total, top_ids], dim=1).tolist()
-    n = top_ids.shape[-1]
-    return [_read_row(row, n, sampled_logprobs is not None) for row in table]
+def describe(logits: Logits, ids: Tensor, sampled_logprobs: list[float] | None = None) -> list[Step]:
+    """What the model thought of `ids` (M,), one for each row of logits."""
+    summaries = logits.summarise(ids)
+    own = logits.all.gather(-1, ids[:, None])
+    top = logits.best[:, :ALTERNATIVES]
+    figures = torch.cat([summaries, own, top], dim=1).tolist()
+    columns = (ids.tolist(), logits.best_ids[:, :ALTERNATIVES].tolist(), figures)
+    sampled = sampled_logprobs or [None] * len(figures)
+    return [_make_step(*row) for row in zip(*columns, sampled, strict=True)]
 
 
-def _read_row(row: list[float], n_top: int, is_sampled: bool) -> Step:
-    token_id, logprob, rank, entropy, sampled_logprob = row[:5]
-    if not (math.isfinite(logprob) and math.isfinite(entropy)):
+def _make_step(token_id: int, top_ids: list[int], figures: list[float], sampled_logprob: float | None) -> Step:
+    highest, total, weighted, n_above, own, *top = figures
+    if not (math.isfinite(weighted) and math.isfinite(highest)):
         raise _not_numbers()
+    log_total = highest + math.log(total)
     return Step(
-        id=int(token_id),
-        logprob=logprob,
-        rank=int(rank),
-        entropy=entropy,
-        top_ids=tuple(int(i) for i in row[5 + n_top :]),
-        top_logprobs=tuple(row[5 : 5 + n_top]),
-        sampled_logprob=sampled_logprob if is_sampled else None,
+        id=token_id,
+        logprob=own - log_total,
+        rank=int(n_above) + 1,
+        entropy=max(0.0, math.log(total) - weighted / total),
+        top_ids=tuple(top_ids),
+        top_logprobs=tuple([logit - log_total for logit in top]),
+        sampled_logprob=sampled_logprob,
     )
 
 

@@ -67,13 +67,13 @@ class Decoder:
         tables = {id(part): part.n_bytes for part in (self.embedding.part, *self.head.linear.parts)}
         return sum(linear.n_bytes for linear in linears) + sum(tables.values())
 
-    def make_cache(self) -> KVCache:
-        """An empty cache of one row. Where machine code reads it, and the weights are no fp32 themselves, it holds
+    def make_cache(self, batch: int = 1) -> KVCache:
+        """An empty cache. Where machine code reads it, and the weights are no fp32 themselves, it holds
         fp16: half the bytes, and at long contexts these are what a step waits for."""
         linear = self.layers[0].qkv
         is_exact = all(isinstance(part.matrix, Tensor) and part.matrix.dtype == torch.float32 for part in linear.parts)
         dtype = torch.float32 if is_exact or linear.kernels is None else torch.float16
-        return KVCache(self.config, self.device, dtype)
+        return KVCache(self.config, self.device, dtype, batch)
 
     def forward(self, ids: Tensor, cache: KVCache) -> Tensor:
         """Hidden states of new tokens, behind the final norm: (B, T) -> (B, T, d).

@@ -92,14 +92,17 @@ def _top_of_best(penalised: Tensor, k: int, best_ids: Tensor, floor: Tensor) -> 
     return (top, best_ids[order]) if top[-1] > floor else None
 
 
-def choose(logits: Tensor, ids: Tensor, seed: int, sample: int, position: int) -> tuple[Tensor, Tensor]:
-    """One of the candidates, by Gumbel-max: its id and the logarithm of its chance, both 0-dimensional.
+def choose(logits: Tensor, ids: Tensor, seed: int, sample: int, position: int) -> tuple[int, float]:
+    """One of the candidates, by Gumbel-max: its id and the logarithm of its chance.
 
     `logits`, `ids`: (n,). `position` is that of the chosen token in its context.
     """
+    if len(ids) == 1:
+        return ids.item(), 0.0
     logprobs = logits.log_softmax(-1)
     best = (logprobs.double() + gumbel_noise(ids, seed, sample, position)).argmax()
-    return ids[best], logprobs[best]
+    token_id, logprob = torch.stack([ids[best].double(), logprobs[best].double()]).tolist()
+    return int(token_id), logprob
 
 
 def gumbel_noise(ids: Tensor, seed: int, sample: int, position: int) -> Tensor:

@@ -108,7 +108,7 @@ class _Room:
         self.hidden = self.scratch[buffers.hidden // 4 :][: rows * d].view(rows, d)
         self.positions = torch.zeros(rows, dtype=torch.long)
         self.prepared = Prepared(kernels, max(linear.shape[1] for linear in _linears(model.layers[0])), rows)
-        self.parameters = self.program.parameters(kernels, self.prepared, self.scratch.data_ptr())
+        self.parameters = self.program.parameters(kernels, rows, self.prepared, self.scratch.data_ptr())
         self.parameters[calls.POSITIONS] = self.positions.data_ptr()
         self.is_long, self.partials = shape.is_long, torch.empty(0, dtype=torch.uint8)
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from llm_magic.engine.linear import Linear, Part
+from llm_magic.engine.native.machine import Machine
+from llm_magic.engine.native.matrix import summarise
 
-BEST_ROWS = 128
+BEST_ROWS = 64
+SEARCH_BLOCK = 64
 
 
 class Embedding:
@@ -32,6 +36,18 @@ class Logits:
     all: Tensor  # (M, V) fp32
     best: Tensor  # (M, n)
     best_ids: Tensor  # (M, n)
+    kernels: Machine | None
+
+    def summarise(self, ids: Tensor) -> Tensor:
+        """Of each row: the highest logit h, the sum of exp(l - h), that of exp(l - h) (l - h), and how many logits
+        are above that of the row's id in `ids` (M,): (M, 4)"""
+        if self.kernels is not None:
+            return summarise(self.kernels, self.all, ids)
+        below = self.all - self.best[:, :1]
+        weights = below.exp()
+        n_above = (self.all > self.all.gather(-1, ids[:, None])).sum(-1)
+        sums = weights.sum(-1), torch.linalg.vecdot(weights, below)
+        return torch.stack([self.best[:, 0], *sums, n_above.float()], dim=-1)
 
 
 class Head:
@@ -43,4 +59,21 @@ class Head:
     def __call__(self, hidden: Tensor) -> Logits:
         """(M, d) -> (M, V)"""
         logits = self.linear(hidden)
-        return Logits(logits, *logits.topk(min(BEST_ROWS, logits.shape[-1])))
+        return Logits(logits, *find_best(logits, min(BEST_ROWS, logits.shape[-1])), self.linear.kernels)
+
+
+def find_best(logits: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The n best of each row (M, V) and their ids, best first: those of the n blocks whose own best are best.
+
+    >>> find_best(torch.tensor([[1.0, 5.0, 3.0]]), 2)
+    (tensor([[5., 3.]]), tensor([[1, 2]]))
+    """
+    m, v = logits.shape
+    if v % SEARCH_BLOCK or n * SEARCH_BLOCK >= v // 2:
+        best, ids = logits.topk(n)
+        return best, ids
+    blocks = logits.view(m, -1, SEARCH_BLOCK)
+    chosen = blocks.amax(-1).topk(n).indices  # (M, n)
+    candidates = blocks.gather(1, chosen[..., None].expand(-1, -1, SEARCH_BLOCK)).view(m, -1)
+    best, index = candidates.topk(n)
+    return best, chosen.gather(1, index // SEARCH_BLOCK) * SEARCH_BLOCK + index % SEARCH_BLOCK

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from llm_magic.errors import OptionError
-from llm_magic.generation import Generation, Prompt, replace_sampling
+from llm_magic.generation import Generation, Prompt, Samples, replace_sampling
 from llm_magic.grammar import (
     GENERATING,
     NO_STREAM,
@@ -22,11 +22,11 @@ from llm_magic.notebook import Notebook
 from llm_magic.screens import Screen
 
 if TYPE_CHECKING:
-    from llm_magic.backends.stream import Stream
+    from llm_magic.backends.stream import Batch, Stream
     from llm_magic.llm import LLM
 
 
-def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generation | Prompt:
+def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generation | Samples | Prompt:
     """Generate behind the command's text; its verb is the mode."""
     options = command.options
     mode = command.verb.name if command.verb else None
@@ -46,6 +46,8 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
     if n_turns := sum(message.role == "user" for message in history):
         notes += (f"{n_turns} earlier {'turn is' if n_turns == 1 else 'turns are'} in the context",)
     notebook.begin_prompt(options.get("model"), chat)
+    if "samples" in options:
+        return _follow_samples(notebook, screen, command, llm.start_samples(prompt, options["samples"]), notes)
     return _follow(notebook, screen, command, llm.start(prompt), notes)
 
 
@@ -83,6 +85,25 @@ def _follow(notebook: Notebook, screen: Screen, command: Command, stream: Stream
     finally:
         notebook.was_interrupted = stream.is_stopped
         notebook.remember(generation or stream.generation)
+
+
+def _follow_samples(
+    notebook: Notebook, screen: Screen, command: Command, batch: Batch, notes: tuple[str, ...]
+) -> Samples:
+    """Show several generations while they are made; they are the latest result, the first is what one goes on from."""
+    samples = None
+    try:
+        with interrupt_calls(batch.stop):
+            samples = screen.follow_samples(batch, not command.options.get("no_stream"), notes)
+            if command.options.get("probs"):
+                for generation in samples:
+                    screen.show_probabilities(generation)
+            return samples
+    finally:
+        notebook.was_interrupted = batch.is_stopped
+        samples = samples or Samples(batch.generations)
+        notebook.remember(samples[0])
+        notebook.remember(samples)
 
 
 AGAIN = (*SAMPLING_OPTIONS, *SHOWING, NO_STREAM)

@@ -21,7 +21,7 @@ import llvmlite
 import torch
 from llvmlite import binding, ir
 
-from llm_magic.engine.native import attention, calls, layers, products
+from llm_magic.engine.native import attention, calls, layers, products, summary
 from llm_magic.engine.native.emit import I32, I64, POINTER, VOID, Emitter
 from llm_magic.engine.native.products import Product
 from llm_magic.folders import cache_folder
@@ -49,7 +49,7 @@ class Machine:
         identity = (cpu, features.flatten(), TUNING, llvmlite.__version__, binding.llvm_version_info, self._has_openmp)
         self._kept = _ObjectFiles(kept_in, repr(identity))
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), self._target)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an interrupt just before its release must not lock the thread out
         self._addresses: dict[str, int] = {}
         self.barrier = self._kernel("barrier", self._emit_barrier)
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._kernel("run", self._emit_team))
@@ -72,6 +72,14 @@ class Machine:
     def gate(self) -> int:
         return self._kernel("gate", layers.emit_gate)
 
+    @property
+    def summarise(self) -> int:
+        return self._kernel("summarise", summary.emit_summarise)
+
+    @property
+    def merge_summaries(self) -> int:
+        return self._kernel("merge_summaries", summary.emit_merge_summaries)
+
     def prepare(self, at_once: int, is_shared: bool, has_floats: bool) -> int:
         name = f"prepare_{at_once}_{is_shared:d}_{has_floats:d}"
         return self._kernel(name, layers.emit_prepare, at_once, is_shared, has_floats)
@@ -86,6 +94,8 @@ class Machine:
 
     def _kernel(self, name: str, emit, *arguments) -> int:
         """The address of a kernel; compiled, if neither this session nor an earlier one has it."""
+        if (found := self._addresses.get(name)) is not None:
+            return found
         with self._lock:
             if name not in self._addresses:
                 code = self._kept.read(name)

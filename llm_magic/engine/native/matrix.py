@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm_magic.engine.native import calls
+from llm_magic.engine.native import calls, summary
 from llm_magic.engine.native.calls import INPUT_GROUP, INSTRUCTION_WORDS, TILE_ROWS, prepared_bytes
 from llm_magic.engine.native.machine import Machine
 from llm_magic.engine.native.products import Product
@@ -135,15 +135,29 @@ def multiply(machine: Machine, matrix: PackedMatrix | Tensor, x: Tensor, bias: T
     if m > 1:
         program.add([machine.barrier])
     program.add(product_instruction(machine, matrix, at_once, y.data_ptr(), 4 * n, bias))
-    program.run(machine, Prepared(machine, k, len(x)))
+    program.run(machine, len(x), Prepared(machine, k, len(x)))
     return y[:m]
+
+
+def summarise(machine: Machine, logits: Tensor, ids: Tensor) -> Tensor:
+    """Of each row of (M, V): its highest logit h, the sum of exp(l - h), that of exp(l - h) (l - h), and how many
+    lie above the logit of its id in `ids` (M,): (M, 4)"""
+    rows, n = logits.shape
+    parts, results = torch.empty(rows, -(-n // summary.CHUNK), 4), torch.empty(rows, 4)
+    ids = ids.contiguous()
+    operands = [logits.data_ptr(), n, ids.data_ptr(), parts.data_ptr(), results.data_ptr()]
+    program = Program()
+    program.add([machine.summarise, *operands])
+    program.add([machine.barrier])
+    program.add([machine.merge_summaries, *operands])
+    program.run(machine, rows)
+    return results
 
 
 class Prepared:
     """Room for prepared activations of `rows` rows of up to K numbers: once, or for a lone row once a thread."""
 
     def __init__(self, machine: Machine, k: int, rows: int):
-        self.rows = rows
         n_bytes = -(-prepared_bytes(-(-k // INPUT_GROUP) * INPUT_GROUP, rows) // 64) * 64
         self.thread_bytes = n_bytes if rows == 1 else 0
         self.data = torch.empty(n_bytes * (machine.n_threads if rows == 1 else 1) + 64, dtype=torch.uint8)
@@ -159,14 +173,16 @@ class Program:
     def add(self, instruction: list[int]) -> None:
         self.words.extend(instruction + [0] * (INSTRUCTION_WORDS - len(instruction)))
 
-    def parameters(self, machine: Machine, prepared: Prepared, scratch: int = 0) -> array:
-        """The words that a call needs; those of the cache are left at 0."""
+    def parameters(self, machine: Machine, rows: int, prepared: Prepared | None = None, scratch: int = 0) -> array:
+        """The words that a call for so many rows needs; those of the cache are left at 0."""
         words = array("q", [0] * calls.N_PARAMETERS)
         words[calls.PROGRAM] = self.words.buffer_info()[0]
         words[calls.N_INSTRUCTIONS] = len(self.words) // INSTRUCTION_WORDS
-        words[calls.N_THREADS], words[calls.N_ROWS], words[calls.SCRATCH] = machine.n_threads, prepared.rows, scratch
-        words[calls.PREPARED], words[calls.PREPARED_BYTES] = prepared.address, prepared.thread_bytes
+        words[calls.N_THREADS], words[calls.N_ROWS], words[calls.SCRATCH] = machine.n_threads, rows, scratch
+        if prepared is not None:
+            words[calls.PREPARED], words[calls.PREPARED_BYTES] = prepared.address, prepared.thread_bytes
         return words
 
-    def run(self, machine: Machine, prepared: Prepared, scratch: int = 0) -> None:
-        machine.run(self.parameters(machine, prepared, scratch))
+    def run(self, machine: Machine, rows: int, prepared: Prepared | None = None) -> None:
+        """Walk through them once."""
+        machine.run(self.parameters(machine, rows, prepared))
