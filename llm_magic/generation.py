@@ -228,6 +228,10 @@ class Generation:
         return self.sampling.seed
 
     @property
+    def total_logprob(self) -> float:
+        return sum(token.logprob for token in self.tokens)
+
+    @property
     def perplexity(self) -> float | None:
         """exp of the mean negative logprob of the tokens, the model's own."""
         return _perplexity(self.tokens)

@@ -188,9 +188,13 @@ class LLM:
         """Generate behind a prompt made by `prompt()`, with the settings it holds."""
         return Stream(self._backend.run, prompt, prompt.sampling, sample, maker=self)
 
-    def score(self, text: str) -> Score:
-        """logprob, rank and entropy of every token of a given text, without a chat template."""
-        return self._backend.score(text)
+    def score(self, text: str, context: str = "") -> Score:
+        """logprob, rank and entropy of every token of a given text, without a chat template.
+
+        Behind a `context`, only the text's own tokens are scored; a context that was there before is not
+        computed again.
+        """
+        return self._backend.score(text, context)
 
     def next(self, text: str, k: int = 10) -> Distribution:
         """The k most likely tokens behind a text, without a chat template."""

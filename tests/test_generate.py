@@ -67,6 +67,22 @@ def test_a_score_equals_transformers(tiny_llm, theirs):
     assert score.perplexity == pytest.approx(loss.mean().exp().item(), rel=1e-4)
 
 
+def test_a_score_behind_a_context_is_that_part_of_the_whole(tiny_llm):
+    llm = fresh(tiny_llm)
+    context, text = TEXT[:100], TEXT[100:300]
+    ids = [llm.tokenize(part).ids for part in (context, text)]
+    assert ids[0] + ids[1] == llm.tokenize(context + text).ids  # the cut is between two tokens
+    whole = llm.score(context + text)
+    part = llm.score(text, context=context)
+    assert part.tokens == whole.tokens[len(ids[0]) :] and part.text == text
+    computed = []
+    llm._backend.prefix_cache.take = lambda before, take=llm._backend.prefix_cache.take: (
+        computed.append(taken := take(before)) or taken
+    )
+    assert llm.score("other text", context=context).tokens[0].logprob < 0
+    assert computed[0][1] >= len(ids[0]) - 1  # of the context, at most the last token is computed again
+
+
 def test_next_is_the_whole_distribution_in_short(tiny_llm, theirs):
     distribution = tiny_llm.next("the rain", k=7)
     with torch.inference_mode():

@@ -176,25 +176,33 @@ class LocalBackend:
                 return
         stream.finish_reason = "length"
 
-    def score(self, text: str) -> Score:
-        """The model's probability of each token of a raw text."""
-        ids = self.encode(text)
-        if not ids:
+    def score(self, text: str, context: str) -> Score:
+        """The model's probability of each token of a raw text, behind a context."""
+        n_bos = 0 if context else len(self.tokenizer.bos_ids)
+        before = self.encode(context) if context else []
+        ids = self.tokenizer.encode(text, self.context_tokens) if context else self.encode(text)
+        if len(ids) == n_bos:
             raise OptionError("the text is empty", "write what shall be scored")
-        if len(ids) > self.context_tokens:
+        if len(before) + len(ids) > self.context_tokens:
             raise ContextOverflow(
-                f"the text has {len(ids):,} tokens and the context holds {self.context_tokens:,}",
+                f"the text has {len(before) + len(ids):,} tokens and the context holds {self.context_tokens:,}",
                 "shorten it, or split it into parts",
             )
-        stream, n_bos = TextStream(self.tokenizer), len(self.tokenizer.bos_ids)
-        steps = engine.score(self.decoder, ids)
-        tokens = []
-        for index, token_id in enumerate(ids):
-            data, readable = stream.push(token_id)
-            step = next(steps) if index else None
-            if index < n_bos:
-                continue
-            tokens.append(self._to_token(step, data, readable) if step else Token(token_id, data, readable, None))
+        sequence, _ = self.prefix_cache.take(before) if before else (Sequence(self.decoder.make_cache(), []), 0)
+        stream, tokens = TextStream(self.tokenizer), []
+        try:
+            for _ in engine.prefill(self.decoder, sequence, before) if before else ():
+                pass
+            steps = engine.score(self.decoder, sequence, ids)
+            for index, token_id in enumerate(ids):
+                data, readable = stream.push(token_id)
+                step = next(steps) if index or before else None
+                if index < n_bos:
+                    continue
+                tokens.append(self._to_token(step, data, readable) if step else Token(token_id, data, readable, None))
+            next(steps, None)  # to its end, so that the sequence knows its last state
+        finally:
+            self.prefix_cache.put(sequence)
         tokens = list(_with_rest(tokens, stream.flush()))
         return Score(tuple(tokens), self.loaded.name, self.context_tokens)
 

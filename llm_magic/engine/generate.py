@@ -169,22 +169,28 @@ def _make_step(token_id: int, top_ids: list[int], figures: list[float], sampled_
     )
 
 
-SCORE_ROWS = 64  # logits of a whole vocabulary are large: so many rows at a time
+SCORE_TOKENS = 64  # logits of a whole vocabulary are large: so many rows at a time
 
 
 @torch.inference_mode()
-def score(model: Decoder, ids: list[int]) -> Iterator[Step]:
-    """A step for each of `ids` but the first, in order: how likely it was behind those before it."""
-    cache, run = model.make_cache(), make_runner(model)
-    targets = torch.tensor(ids, device=model.device)
-    for start in range(0, len(ids), PREFILL_TOKENS):
-        end = min(len(ids), start + PREFILL_TOKENS)
-        hidden = run(targets[None, start:end], cache)[0]
-        cache.commit(end - start)
-        for row in range(start, min(end, len(ids) - 1), SCORE_ROWS):
-            until = min(row + SCORE_ROWS, end, len(ids) - 1)
-            logits = model.logits(hidden[row - start : until - start])
-            yield from describe(logits, targets[row + 1 : until + 1])
+def score(model: Decoder, sequence: Sequence, ids: list[int]) -> Iterator[Step]:
+    """A step for each of `ids`, in order: how likely it was behind the prefilled sequence and those before it.
+
+    Where the sequence is empty, nothing stands before the first of them, and it gets none. The sequence goes on
+    by all of them.
+    """
+    run, targets = make_runner(model), torch.tensor(ids, device=model.device)
+    state = sequence.hidden[None] if sequence.ids else torch.empty(0, model.config.d_model, device=model.device)
+    n_skipped = 0 if sequence.ids else 1
+    for start in range(0, len(ids), SCORE_TOKENS):
+        end = min(len(ids), start + SCORE_TOKENS)
+        hidden = run(targets[None, start:end], sequence.cache)[0]
+        sequence.commit(ids[start:end])
+        states = torch.cat([state, hidden])  # that of the last one belongs to the next piece
+        state = states[-1:].clone()
+        if len(states) > 1:
+            yield from describe(model.logits(states[:-1]), targets[max(start, n_skipped) : end])
+    sequence.hidden, sequence.n_hidden = state[0], len(sequence.ids)
 
 
 @torch.inference_mode()
