@@ -41,7 +41,9 @@ class KVCache:
     def _allocate(self, capacity_tokens: int) -> None:
         c = self.config
         shape = (c.n_layers, self.batch, 2 * c.n_kv_heads, capacity_tokens, c.head_dim)
-        data = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        # of rows of unlike length, PyTorch reads what is not written yet, times 0: it must be numbers
+        make = torch.zeros if self.batch > 1 else torch.empty
+        data = make(shape, dtype=self.dtype, device=self.device)
         if (n := max(self.lengths)) > 0:
             data[..., :n, :] = self.data[..., :n, :]
         self.data, self.capacity_tokens = data, capacity_tokens

@@ -22,7 +22,7 @@ from llm_magic.engine.native.machine import Machine
 from llm_magic.engine.native.matrix import Prepared, Program, product_instruction, rows_at_once
 
 QUERY_ROWS = 8  # new tokens of one sequence whose attention goes together: they share the loads of keys and values
-LONG_TOKENS = 1024  # from here on, threads share the keys that a lone token attends to
+LONG_TOKENS = 256  # from here on, threads share the keys that a lone token attends to
 MAX_ROOMS = 3  # kept for later calls
 
 

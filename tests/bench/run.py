@@ -10,6 +10,7 @@ import argparse
 import multiprocessing
 import platform
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -24,14 +25,16 @@ from texts import CODE, DIALOGUE, PROSE
 
 import llm_magic
 from llm_magic.engine import generate as engine
+from llm_magic.engine.batch import Row, generate_batch
 from llm_magic.engine.cache import Sequence
 from llm_magic.generation import Sampling
 from llm_magic.weights import store
 
 PROMPT_IDS = list(range(100, 143))
 LONG_IDS = [100 + i * 7 % 40_000 for i in range(512)]
+FAR_IDS = [100 + i * 7 % 40_000 for i in range(4096)]
 NEW_TOKENS, SLOTS = 128, 8
-JOBS = ("decode", "prefill", "samples", "logits")
+JOBS = ("decode", "decode_far", "prefill", "samples", "logits", "figures")
 GREEDY = Sampling(temperature=0, repetition_penalty=1.0, max_tokens=NEW_TOKENS)
 
 
@@ -39,18 +42,27 @@ class Ours:
     name = "llm_magic"
 
     def __init__(self):
-        self.decoder = llm_magic.load()._backend.decoder
+        self.llm = llm_magic.load()
+        self.decoder = self.llm._backend.decoder
+        self.far = None
 
     def _prefilled(self, ids):
         sequence = Sequence(self.decoder.make_cache(), [])
         list(engine.prefill(self.decoder, sequence, ids))
         return sequence
 
-    def decode(self):
-        sequence = self._prefilled(PROMPT_IDS)
+    def _decode(self, sequence, n=NEW_TOKENS):
         started = time.perf_counter()
-        steps = list(engine.generate(self.decoder, sequence, GREEDY, frozenset(), NEW_TOKENS))
+        steps = list(engine.generate(self.decoder, sequence, GREEDY, frozenset(), n))
         return len(steps) / (time.perf_counter() - started)
+
+    def decode(self):
+        return self._decode(self._prefilled(PROMPT_IDS))
+
+    def decode_far(self):
+        self.far = self.far or self._prefilled(FAR_IDS)
+        far, n = self.far, len(FAR_IDS)
+        return self._decode(Sequence(far.cache.copy(n), FAR_IDS.copy(), far.hidden, n), NEW_TOKENS // 4)
 
     def prefill(self):
         started = time.perf_counter()
@@ -58,9 +70,11 @@ class Ours:
         return len(LONG_IDS) / (time.perf_counter() - started)
 
     def samples(self):
-        sequence, settings = self._prefilled(PROMPT_IDS), Sampling(temperature=0.8)
+        rows = [
+            Row(self._prefilled(PROMPT_IDS), Sampling(temperature=0.8, max_tokens=NEW_TOKENS), i) for i in range(SLOTS)
+        ]
         started = time.perf_counter()
-        batches = engine.generate_batch(self.decoder, sequence, settings, frozenset(), NEW_TOKENS, list(range(SLOTS)))
+        batches = generate_batch(self.decoder, iter(rows), SLOTS, frozenset())
         return sum(map(len, batches)) / (time.perf_counter() - started)
 
     def logits(self, ids):
@@ -70,16 +84,47 @@ class Ours:
             rows += [self.decoder.logits(engine.advance(sequence, i, run)[None]).all for i in ids[1:]]
         return torch.cat(rows)
 
+    def figures(self):
+        """What has no counterpart to race against: the cost of probabilities, and a prompt that comes again."""
+        return {"probabilities": self._cost_of_probabilities(), "again": self._steps_until_again()}
+
+    def _cost_of_probabilities(self):
+        """The time that top 20, entropy and rank take in a decode, as a share of all else."""
+        describe, spent_s = engine.describe, 0.0
+
+        def describe_timed(*arguments):
+            nonlocal spent_s
+            started = time.perf_counter()
+            steps = describe(*arguments)
+            spent_s += time.perf_counter() - started
+            return steps
+
+        engine.describe = describe_timed
+        total_s = sum(NEW_TOKENS / self.decode() for _ in range(5))
+        engine.describe = describe
+        return spent_s / (total_s - spent_s)
+
+    def _steps_until_again(self, rounds=9):
+        """Time to the first token of a 512-token prompt asked again at another temperature, in decode steps."""
+        text = "".join(map(self.llm._backend.tokenizer.text_of, LONG_IDS))
+        options = {"mode": "text", "max_tokens": 32, "temperature": 0.5}
+        generation, times = self.llm(text, **options), []
+        for i in range(rounds):
+            started = time.perf_counter()
+            next(self.llm.stream(text, **options | {"temperature": 0.6 + i / 10}))
+            times.append(time.perf_counter() - started)
+        return statistics.median(times) / statistics.median(t.ms / 1000 for t in generation.tokens[1:])
+
 
 class LlamaCpp:
     name = "llama.cpp"
 
-    def __init__(self, slots=1):
+    def __init__(self, slots=1, slot_tokens=1024):
         import xllamacpp
 
         params = xllamacpp.CommonParams()
         params.model.path = str(store.default_path())
-        params.n_ctx, params.n_parallel, params.port, params.verbosity = 1024 * slots, slots, 0, -1
+        params.n_ctx, params.n_parallel, params.port, params.verbosity = slot_tokens * slots, slots, 0, -1
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
         self.server, self.slots = xllamacpp.Server(params), slots
 
@@ -89,6 +134,10 @@ class LlamaCpp:
 
     def decode(self):
         return self._complete(PROMPT_IDS, NEW_TOKENS)["timings"]["predicted_per_second"]
+
+    def decode_far(self):
+        answer = self._complete(FAR_IDS, NEW_TOKENS // 4, cache_prompt=True)
+        return answer["timings"]["predicted_per_second"]
 
     def prefill(self):
         return self._complete(LONG_IDS, 1)["timings"]["prompt_per_second"]
@@ -164,7 +213,10 @@ def _serve(pipe, kind, arguments):
     contender = kind(*arguments)
     pipe.send((contender.name, [job for job in JOBS if hasattr(contender, job)]))
     while True:
-        job, arguments = pipe.recv()
+        try:
+            job, arguments = pipe.recv()
+        except EOFError:  # the bench is over
+            return
         value = getattr(contender, job)(*arguments)
         pipe.send(value.numpy() if job == "logits" else value)
 
@@ -192,6 +244,39 @@ def fidelity(contender, truth, ids_of_texts):
     return kl.mean().item(), kl.quantile(0.99).item(), tv.mean().item(), agree.mean().item()
 
 
+def seconds_to_first_token():
+    """From `import torch` done to the first token of an answer, in a process of its own."""
+    return float(subprocess.run([sys.executable, "-c", FIRST_TOKEN], capture_output=True, text=True, check=True).stdout)
+
+
+FIRST_TOKEN = """
+import time, torch
+started = time.perf_counter()
+import llm_magic
+next(llm_magic.load().stream("Why is the sky blue?"))
+print(time.perf_counter() - started)
+"""
+
+
+def memory_over_file():
+    """Anonymous memory above a process with torch, after a 512-token prompt and 64 tokens, over the file's size."""
+    return float(subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout)
+
+
+MEMORY = """
+import re, torch
+torch.ones(64, 64) @ torch.ones(64, 64)
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+before = anonymous()
+import llm_magic
+llm = llm_magic.load()
+text = "".join(llm._backend.tokenizer.text_of(100 + i * 7 % 40_000) for i in range(505))
+llm(text, mode="text", max_tokens=64)
+print((anonymous() - before) / llm.info.file_bytes)
+"""
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -204,17 +289,8 @@ def main():
     print(
         f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {options.rounds} rounds"
     )
-    for job, contenders in (
-        ("decode", [ours, llama, *others]), ("prefill", [ours, llama, *others]), ("samples", [ours, llama_slots]),
-    ):  # fmt: skip
-        if options.skip_speed:
-            break
-        figures = alternate(contenders, job, options.rounds)
-        for name, (median, low, high) in figures.items():
-            ratio = figures[ours.name][0] / median
-            print(
-                f"{job:<8} {name:<24} {median:8.1f} tokens/s ({low:.1f} to {high:.1f}), ours is {ratio:.2f} times that"
-            )
+    if not options.skip_speed:
+        race(ours, llama, llama_slots, others, options.rounds)
     if options.skip_fidelity:
         return
     tokenizer = llm_magic.load()._backend.tokenizer
@@ -223,6 +299,31 @@ def main():
     for contender in (ours, llama, *others):
         mean, high, variation, agreement = fidelity(contender, truth, texts)
         print(
-            f"fidelity {contender.name:<24} KL {mean:.5f} mean, {high:.4f} at 99 %, total variation {variation:.4f}, "
+            f"fidelity {contender.name:<24} KL {mean:.7f} mean, {high:.6f} at 99 %, total variation {variation:.5f}, "
             f"best token {agreement:.2%} of {sum(map(len, texts))}"
         )
+
+
+def race(ours, llama, llama_slots, others, rounds):
+    """Print the speeds."""
+    far = Apart(LlamaCpp, 1, len(FAR_IDS) + 512)
+    medians = {}
+    for job, contenders in (
+        ("decode", [ours, llama, *others]), ("decode_far", [ours, far]), ("prefill", [ours, llama, *others]),
+        ("samples", [ours, llama_slots]),
+    ):  # fmt: skip
+        figures = alternate(contenders, job, rounds)
+        for name, (median, low, high) in figures.items():
+            medians[job, name] = median
+            ratio = figures[ours.name][0] / median
+            print(
+                f"{job:<10} {name:<24} {median:8.1f} tokens/s ({low:.1f} to {high:.1f}), ours is {ratio:.2f} times that"
+            )
+    for name in (ours.name, llama.name):
+        ratio = medians["decode", name] / medians["decode_far", name]
+        print(f"a token behind 4,096 others takes {name} {ratio:.2f} times as long as one behind 43 to 170")
+    figures = ours.run("figures")
+    print(f"top 20, entropy and rank take {figures['probabilities']:.1%} of a decode step")
+    print(f"a 512-token prompt again, at another temperature: first token after {figures['again']:.2f} decode steps")
+    print(f"torch imported to first token: {statistics.median(seconds_to_first_token() for _ in range(5)):.2f} s")
+    print(f"anonymous memory: {memory_over_file():.2f} times the file")

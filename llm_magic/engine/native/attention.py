@@ -30,7 +30,7 @@ from llm_magic.engine.native.layers import inverse_rms
 QKV, QKV_STRIDE, MIXED, MIXED_STRIDE, LAYER, HEADS, KV_HEADS, Q_NORM, K_NORM, HEAD_EPSILON, ROWS_AT_ONCE = range(1, 12)
 
 KEYS_AT_ONCE = LANES
-CHUNK_KEYS = 512  # after so many keys a softmax starts afresh
+CHUNK_KEYS = 256  # after so many keys a softmax starts afresh
 MAX_QUERIES = 64  # of one item: heads times rows
 
 
