@@ -19,17 +19,25 @@ def kernels(request, tmp_path_factory) -> Machine:
     return Machine(tmp_path_factory.mktemp("kernels"), PROCESSORS[request.param])
 
 
+def random_factors(n, n_groups, dtype, generator):
+    """Of each group; of int8, with fp16 factors of 256 inputs (in these tests, of all)."""
+    if dtype == torch.int8:
+        values = torch.randint(-64, 64, (n, n_groups), dtype=dtype, generator=generator)
+        return native.Factors(values, (torch.randn(n, 1, generator=generator) * 0.01).half())
+    return native.Factors((torch.randn(n, n_groups, generator=generator) * 0.1).to(dtype))
+
+
 def random_matrix(n, k, bits, group_size, *, dtype=torch.float16, has_offset=False, is_signed=False):
     """A packed matrix, and the same in fp64."""
     generator = torch.Generator().manual_seed(n + k + bits)
     low, high = (-128, 128) if bits == 8 else (-8, 8) if is_signed else (0, 16)
     kind = torch.int8 if low else torch.uint8
     codes = torch.randint(low, high, (n, k), dtype=kind, generator=generator)
-    scale = (torch.rand(n, k // group_size, generator=generator) * 0.1).to(dtype)
-    offset = torch.randn(n, k // group_size, generator=generator).to(dtype) if has_offset else None
-    weight = codes.double().view(n, -1, group_size) * scale.double()[..., None]
+    scale = random_factors(n, k // group_size, dtype, generator)
+    offset = random_factors(n, k // group_size, dtype, generator) if has_offset else None
+    weight = codes.double().view(n, -1, group_size) * scale.to_float().double()[..., None]
     if offset is not None:
-        weight += offset.double()[..., None]
+        weight += offset.to_float().double()[..., None]
     return native.pack(codes, scale, offset, bits), weight.view(n, k)
 
 
@@ -37,8 +45,9 @@ MATRICES = {
     "Q4_0": {"bits": 4, "group_size": 32, "is_signed": True},
     "Q4_1": {"bits": 4, "group_size": 32, "has_offset": True},
     "Q8_0": {"bits": 8, "group_size": 32},
-    "Q6_K": {"bits": 8, "group_size": 16, "dtype": torch.float32},
-    "Q2_K": {"bits": 4, "group_size": 16, "dtype": torch.float32, "has_offset": True},
+    "Q6_K": {"bits": 8, "group_size": 16, "dtype": torch.int8},
+    "Q2_K": {"bits": 4, "group_size": 16, "dtype": torch.int8, "has_offset": True},
+    "in fp32": {"bits": 4, "group_size": 32, "dtype": torch.float32, "has_offset": True},
 }
 
 

@@ -8,6 +8,7 @@ Axis letters: N output features, K input features, M rows, G groups of a row (K 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llm_magic.engine.native.machine import Machine, machine
-from llm_magic.engine.native.matrix import PackedMatrix, multiply, pack
+from llm_magic.engine.native.matrix import Factors, PackedMatrix, multiply, pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,12 @@ class Groups:
     """A matrix as integer codes, with a scale and an offset for each group of inputs.
 
     weight[n, k] = codes[n, k] * scale[n, g] + offset[n, g], with g = k // group size.
-    `codes`: (N, K), int8 (signed, of 4 or 8 bits), or uint8 (0 to 15). `scale`, `offset`: (N, G), fp16 or fp32.
+    `codes`: (N, K), int8 (signed, of 4 or 8 bits), or uint8 (0 to 15).
     """
 
     codes: Tensor
-    scale: Tensor
-    offset: Tensor | None
+    scale: Factors
+    offset: Factors | None
     bits: int
 
     @property
@@ -37,26 +38,28 @@ class Groups:
 
     @property
     def group_size(self) -> int:
-        return self.codes.shape[-1] // self.scale.shape[-1]
+        return self.codes.shape[-1] // self.scale.values.shape[-1]
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """(N, K), computed in fp32."""
         n, k = self.codes.shape
-        weight = self.codes.view(n, -1, self.group_size) * self.scale.float()[..., None]
+        weight = self.codes.view(n, -1, self.group_size) * self.scale.to_float()[..., None]
         if self.offset is not None:
-            weight += self.offset.float()[..., None]
+            weight += self.offset.to_float()[..., None]
         return weight.view(n, k).to(dtype)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Groups:
+        """The same change to codes, scales and offsets."""
+        offset = None if self.offset is None else self.offset.map(change)
+        return Groups(change(self.codes), self.scale.map(change), offset, self.bits)
 
     def rows(self, index: Tensor) -> Groups:
         """The rows of `index`, in its order."""
-        return Groups(
-            self.codes[index], self.scale[index], None if self.offset is None else self.offset[index], self.bits
-        )
+        return self.map(lambda x: x[index])
 
     def to(self, device: torch.device) -> Groups:
         """The same on another device."""
-        offset = None if self.offset is None else self.offset.to(device)
-        return Groups(self.codes.to(device), self.scale.to(device), offset, self.bits)
+        return self.map(lambda x: x.to(device))
 
     @property
     def nbytes(self) -> int:

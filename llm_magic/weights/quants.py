@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from llm_magic.engine.linear import Groups, Weight
+from llm_magic.engine.native.matrix import Factors
 from llm_magic.errors import ModelFileError
 from llm_magic.weights.gguf import GGUFFile, TensorEntry
 
@@ -33,37 +34,37 @@ def read_tensor(file: GGUFFile, entry: TensorEntry) -> Weight:
 
 def _read_q4_0(blocks: Tensor) -> Groups:
     """d, 16 bytes of two codes each: weight = d * (code - 8)"""
-    return Groups(_nibbles(blocks[..., 2:]).view(torch.int8) - 8, _halves(blocks[..., :2]), None, bits=4)
+    return Groups(_nibbles(blocks[..., 2:]).view(torch.int8) - 8, _factors(blocks, 0), None, bits=4)
 
 
 def _read_q4_1(blocks: Tensor) -> Groups:
     """d, m, 16 bytes of two codes each: weight = d * code + m"""
-    return Groups(_nibbles(blocks[..., 4:]), _halves(blocks[..., :2]), _halves(blocks[..., 2:4]), bits=4)
+    return Groups(_nibbles(blocks[..., 4:]), _factors(blocks, 0), _factors(blocks, 2), bits=4)
 
 
 def _read_q8_0(blocks: Tensor) -> Groups:
     """d, 32 signed bytes: weight = d * code"""
     codes = blocks[..., 2:].contiguous().view(torch.int8)
-    return Groups(codes.flatten(1), _halves(blocks[..., :2]), None, bits=8)
+    return Groups(codes.flatten(1), _factors(blocks, 0), None, bits=8)
 
 
 def _read_q5_0(blocks: Tensor) -> Groups:
     """d, 4 bytes of fifth bits, 16 bytes of two codes each: weight = d * (code - 16)"""
     codes = _fifth_bits(blocks[..., 2:6]) << 4 | _nibbles(blocks[..., 6:])
-    return Groups(codes.view(torch.int8) - 16, _halves(blocks[..., :2]), None, bits=8)
+    return Groups(codes.view(torch.int8) - 16, _factors(blocks, 0), None, bits=8)
 
 
 def _read_q5_1(blocks: Tensor) -> Groups:
     """d, m, 4 bytes of fifth bits, 16 bytes of two codes each: weight = d * code + m"""
     codes = _fifth_bits(blocks[..., 4:8]) << 4 | _nibbles(blocks[..., 8:])
-    return Groups(codes.view(torch.int8), _halves(blocks[..., :2]), _halves(blocks[..., 2:4]), bits=8)
+    return Groups(codes.view(torch.int8), _factors(blocks, 0), _factors(blocks, 2), bits=8)
 
 
 def _read_q2_k(blocks: Tensor) -> Groups:
     """16 bytes of scale and minimum, 64 bytes of four codes each, d, dmin; groups of 16"""
     scales, codes = blocks[..., :16], _unpack(blocks[..., 16:80], 2, 32)
-    scale, minimum = _halves(blocks[..., 80:82], torch.float32), _halves(blocks[..., 82:84], torch.float32)
-    return Groups(codes, _per_group(scale, scales & 15), -_per_group(minimum, scales >> 4), bits=4)
+    scale, offset = _whole(scales & 15, _half(blocks, 80)), _whole(scales >> 4, -_half(blocks, 82))
+    return Groups(codes, scale, offset, bits=4)
 
 
 def _read_q3_k(blocks: Tensor) -> Groups:
@@ -73,8 +74,7 @@ def _read_q3_k(blocks: Tensor) -> Groups:
     scales = _unpack(scales[..., :8], 4, 8).view(*scales.shape[:-1], 16) | (
         _unpack(scales[..., 8:], 2, 4).view(*scales.shape[:-1], 16) << 4
     )
-    scale = _halves(blocks[..., 108:110], torch.float32)
-    return Groups(codes, _per_group(scale, scales.view(torch.int8) - 32), None, bits=4)
+    return Groups(codes, _whole(scales - 32, _half(blocks, 108)), None, bits=4)
 
 
 def _read_q4_k(blocks: Tensor) -> Groups:
@@ -91,9 +91,7 @@ def _read_q5_k(blocks: Tensor) -> Groups:
 def _read_q6_k(blocks: Tensor) -> Groups:
     """128 bytes of low halves, 64 bytes of two high bits each, 16 signed scales, d; groups of 16"""
     codes = _unpack(blocks[..., :128], 4, 64) | _unpack(blocks[..., 128:192], 2, 32) << 4
-    scales = blocks[..., 192:208].contiguous().view(torch.int8)
-    scale = _halves(blocks[..., 208:210], torch.float32)
-    return Groups(codes.view(torch.int8) - 32, _per_group(scale, scales), None, bits=8)
+    return Groups(codes.view(torch.int8) - 32, _whole(blocks[..., 192:208], _half(blocks, 208)), None, bits=8)
 
 
 _READERS = {
@@ -102,9 +100,19 @@ _READERS = {
 }  # fmt: skip
 
 
-def _halves(pairs: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
-    """(N, G, 2) bytes -> (N, G)"""
-    return pairs.contiguous().view(torch.float16)[..., 0].to(dtype)
+def _half(blocks: Tensor, start: int) -> Tensor:
+    """The fp16 number at a byte of each block: (N, B)"""
+    return blocks[..., start : start + 2].contiguous().view(torch.float16)[..., 0]
+
+
+def _factors(blocks: Tensor, start: int) -> Factors:
+    """A fp16 number of each block, which is a group."""
+    return Factors(_half(blocks, start))
+
+
+def _whole(values: Tensor, blocks: Tensor) -> Factors:
+    """Whole numbers of each block's groups (N, B, G'), bytes that hold signed ones, and the blocks' factors (N, B)"""
+    return Factors(values.contiguous().view(torch.int8).flatten(1), blocks)
 
 
 def _nibbles(packed: Tensor) -> Tensor:
@@ -123,15 +131,9 @@ def _unpack(packed: Tensor, bits: int, run: int) -> Tensor:
     return (packed.unflatten(-1, (-1, 1, run)) >> shifts[:, None] & (1 << bits) - 1).flatten(1)
 
 
-def _per_group(d: Tensor, factors: Tensor) -> Tensor:
-    """A superblock's fp32 scale (N, B) times its groups' whole numbers (N, B, G') -> (N, G)"""
-    return (d[..., None] * factors.float()).flatten(1)
-
-
-def _scales_and_minima(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """d, dmin and 12 bytes of 6-bit numbers, 8 scales and 8 minima -> scale (N, G), offset (N, G)"""
+def _scales_and_minima(blocks: Tensor) -> tuple[Factors, Factors]:
+    """d, dmin and 12 bytes of 6-bit numbers, 8 scales and 8 minima -> scale and offset"""
     first, second, rest = (blocks[..., start : start + 4] for start in (4, 8, 12))
     scales = torch.cat([first & 63, rest & 15 | first >> 2 & 48], dim=-1)
     minima = torch.cat([second & 63, rest >> 4 | second >> 2 & 48], dim=-1)
-    scale, minimum = _halves(blocks[..., :2], torch.float32), _halves(blocks[..., 2:4], torch.float32)
-    return _per_group(scale, scales), -_per_group(minimum, minima)
+    return _whole(scales, _half(blocks, 0)), _whole(minima, -_half(blocks, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,34 @@ from llm_magic.engine.native.products import Product
 
 
 @dataclass(frozen=True, slots=True)
+class Factors:
+    """A number for each group of a row: `values` (N, G), fp16 or fp32; or int8, to be multiplied by the fp16 number
+    of its block in `blocks` (N, B)."""
+
+    values: Tensor
+    blocks: Tensor | None = None
+
+    def to_float(self) -> Tensor:
+        """(N, G) in fp32"""
+        if self.blocks is None:
+            return self.values.float()
+        n_groups = self.values.shape[1] // self.blocks.shape[1]
+        return self.values.float() * self.blocks.float().repeat_interleave(n_groups, dim=1)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Factors:
+        """The same change to both."""
+        return Factors(change(self.values), None if self.blocks is None else change(self.blocks))
+
+    @property
+    def kind(self) -> str:
+        return {torch.float16: "fp16", torch.float32: "fp32", torch.int8: "int8"}[self.values.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + (0 if self.blocks is None else self.blocks.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
 class PackedMatrix:
     """Codes of 4 or 8 bits, scales and offsets, in the layout of `products.py`; rows are padded to whole tiles."""
 
@@ -23,8 +52,8 @@ class PackedMatrix:
     bits: int
     group_size: int
     codes: Tensor  # (N / 32, K / 8 or K / 4, 2, 64) bytes
-    scale: Tensor  # (N / 32, G, 2, 16) fp16 or fp32
-    offset: Tensor | None
+    scale: Factors  # (N / 32, G, 2, 16) and (N / 32, B, 2, 16)
+    offset: Factors | None
     zero_point: int  # what is taken from each 4-bit code
 
     @property
@@ -43,9 +72,9 @@ class PackedMatrix:
         codes = codes.transpose(2, 3).reshape(n, -1, self.group_size).float()
         if self.zero_point:
             codes -= self.zero_point
-        weight = codes.mul_(self.scale[tile, :, half, row].float()[..., None])
+        weight = codes.mul_(self.scale.map(lambda x: x[tile, :, half, row]).to_float()[..., None])
         if self.offset is not None:
-            weight += self.offset[tile, :, half, row].float()[..., None]
+            weight += self.offset.map(lambda x: x[tile, :, half, row]).to_float()[..., None]
         return weight.view(n, self.k)
 
     @property
@@ -53,8 +82,8 @@ class PackedMatrix:
         return self.codes.nbytes + self.scale.nbytes + (0 if self.offset is None else self.offset.nbytes)
 
 
-def pack(codes: Tensor, scale: Tensor, offset: Tensor | None, bits: int) -> PackedMatrix:
-    """Codes (N, K) with a scale and an offset for each group, (N, G).
+def pack(codes: Tensor, scale: Factors, offset: Factors | None, bits: int) -> PackedMatrix:
+    """Codes (N, K) with a scale and an offset for each group.
 
     4 bits: uint8 from 0 to 15, or int8 from -8 to 7. 8 bits: int8.
     """
@@ -71,8 +100,8 @@ def pack(codes: Tensor, scale: Tensor, offset: Tensor | None, bits: int) -> Pack
     else:
         packed = torch.stack([parts[0], parts[1]], dim=-1)
     packed = packed.reshape(tiles, -1, 2, 64)
-    tiled = [None if x is None else _tile_groups(x) for x in (scale, offset)]
-    return PackedMatrix(n, k, bits, k // scale.shape[1], aligned(packed), *tiled, zero_point)
+    tiled = [None if x is None else x.map(_tile_groups) for x in (scale, offset)]
+    return PackedMatrix(n, k, bits, k // scale.values.shape[1], aligned(packed), *tiled, zero_point)
 
 
 def _pad_rows(x: Tensor) -> Tensor:
@@ -96,9 +125,8 @@ def aligned(x: Tensor) -> Tensor:
 def product_of(matrix: PackedMatrix | Tensor, rows: int) -> Product:
     """The kernel for a matrix and a number of activation rows."""
     if isinstance(matrix, Tensor):
-        return Product(8 * matrix.element_size(), rows, is_half=matrix.dtype == torch.float16)
-    is_half = matrix.scale.dtype == torch.float16
-    return Product(matrix.bits, rows, matrix.group_size, is_half, matrix.offset is not None)
+        return Product(8 * matrix.element_size(), rows, kind=str(matrix.dtype).removeprefix("torch."))
+    return Product(matrix.bits, rows, matrix.group_size, matrix.scale.kind, matrix.offset is not None)
 
 
 def product_instruction(
@@ -109,12 +137,12 @@ def product_instruction(
     address = machine.product(product_of(matrix, rows))
     bias_address = 0 if bias is None else bias.data_ptr()
     if isinstance(matrix, Tensor):
-        (n, k), zero_point, where = matrix.shape, 0, [matrix.data_ptr(), 0, 0]
+        (n, k), where, blocks, zero_point = matrix.shape, [matrix.data_ptr(), 0, 0], [0, 0], 0
     else:
-        n, k, zero_point = matrix.n, matrix.k, matrix.zero_point
-        offset = 0 if matrix.offset is None else matrix.offset.data_ptr()
-        where = [matrix.codes.data_ptr(), matrix.scale.data_ptr(), offset]
-    return [address, out, out_stride, n, k, *where, bias_address, int(is_added), zero_point]
+        n, k, zero_point, factors = matrix.n, matrix.k, matrix.zero_point, (matrix.scale, matrix.offset)
+        where = [matrix.codes.data_ptr(), *(0 if f is None else f.values.data_ptr() for f in factors)]
+        blocks = [0 if f is None or f.blocks is None else f.blocks.data_ptr() for f in factors]
+    return [address, out, out_stride, n, k, *where, bias_address, int(is_added), zero_point, *blocks]
 
 
 def rows_at_once(rows: int) -> int:

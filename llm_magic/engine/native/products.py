@@ -2,7 +2,7 @@
 
 A weight of a group is code * scale + offset, and an activation is a whole number of 16 bits times a scale for
 each 32 inputs. So what is summed inside a group are whole numbers, without any rounding; scales and offsets, as
-exact as the file has them, come once a group:
+exact as the file has them (whole numbers times a factor of 256 inputs, in the K formats), come once a group:
 
     y[n] = sum over g of  scale[n, g] * sx[g] * (sum over k in g of code[n, k] * qx[k])  +  offset[n, g] * sum of x in g
 
@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from llm_magic.engine.native.calls import GRANULE, INPUT_GROUP, N_ROWS, SCRATCH, TILE_ROWS, Operands
-from llm_magic.engine.native.emit import F16, F32, I16, I32, I64, LANES, Emitter, Variable, vector
+from llm_magic.engine.native.emit import F16, F32, I8, I16, I32, I64, LANES, Emitter, Variable, vector
 
 # words of an instruction, behind the function's address
-OUT, OUT_STRIDE, N, K, CODES, SCALES, OFFSETS, BIAS, IS_ADDED, ZERO_POINT = range(1, 11)
+OUT, OUT_STRIDE, N, K, CODES, SCALES, OFFSETS, BIAS, IS_ADDED, ZERO_POINT, BLOCK_SCALES, BLOCK_OFFSETS = range(1, 13)
+BLOCK_INPUTS = 256  # that share the fp16 factor of int8 scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,12 @@ class Product:
     bits: int  # 4 or 8: packed codes; 16 (bf16 or fp16) and 32: dense, rows one after the other
     rows: int
     group_size: int = 0
-    is_half: bool = False  # scales, or the 16 bits of a dense matrix, are fp16
+    kind: str = ""  # of scales and offsets, as in `Factors`; of a dense matrix, its type
     has_offset: bool = False
 
     @property
     def name(self) -> str:
-        return "product_" + "_".join(str(int(getattr(self, field))) for field in self.__slots__)
+        return "product_" + "_".join(str(getattr(self, field)) for field in self.__slots__)
 
 
 def emit_product(module: ir.Module, name: str, product: Product) -> None:
@@ -69,9 +70,16 @@ def _emit_packed(e: Emitter, at: Operands, product: Product) -> None:
                 e, product, inputs, blocks["pairs"], e.add(tile_codes, e.mul(group, group_bytes)), first_pair
             )
             scales_at = e.add(e.mul(tile, n_groups), group)
-            scales = [_load_scales(e, product, at.word(SCALES), scales_at, half) for half in range(2)]
+            block_at = e.add(e.mul(tile, e.div(k, BLOCK_INPUTS)), e.div(group, BLOCK_INPUTS // product.group_size))
+            scales = [
+                _load_factors(e, product, at.word(SCALES), at.word(BLOCK_SCALES), scales_at, block_at, half)
+                for half in range(2)
+            ]
             if product.has_offset:
-                offsets = [_load_scales(e, product, at.word(OFFSETS), scales_at, half) for half in range(2)]
+                offsets = [
+                    _load_factors(e, product, at.word(OFFSETS), at.word(BLOCK_OFFSETS), scales_at, block_at, half)
+                    for half in range(2)
+                ]
             input_group = e.div(e.mul(group, product.group_size), INPUT_GROUP)
             for i in range(n_rows):
                 input_scale = e.splat(e.load(inputs.item(blocks["scales"], input_group, i), F32, align=4), LANES)
@@ -148,13 +156,20 @@ def _multiply_pairs(e: Emitter, a: ir.Value, x: ir.Value) -> ir.Value:
     return total
 
 
-def _load_scales(e: Emitter, product: Product, base: ir.Value, index: ir.Value, half: int) -> ir.Value:
+def _load_factors(e, product, base, blocks, index, block_index, half: int) -> ir.Value:
     """The 16 scales, or offsets, of a half tile's group, in fp32."""
-    n_bytes = 2 if product.is_half else 4
-    address = e.add(e.at(base, index, TILE_ROWS * n_bytes), LANES * n_bytes * half)
-    if not product.is_half:
-        return e.load(address, vector(F32, LANES), align=32)
-    return e.builder.fpext(e.load(address, vector(F16, LANES), align=32), vector(F32, LANES))
+
+    def load(base: ir.Value, index: ir.Value, kind: ir.Type, n_bytes: int) -> ir.Value:
+        address = e.add(e.at(base, index, TILE_ROWS * n_bytes), LANES * n_bytes * half)
+        return e.load(address, vector(kind, LANES), align=16)
+
+    floats = vector(F32, LANES)
+    if product.kind == "fp32":
+        return load(base, index, F32, 4)
+    if product.kind == "fp16":
+        return e.builder.fpext(load(base, index, F16, 2), floats)
+    whole = e.builder.sitofp(load(base, index, I8, 1), floats)
+    return e.builder.fmul(whole, e.builder.fpext(load(blocks, block_index, F16, 2), floats))
 
 
 def _input_sum(e, product, inputs, block, kind, group, row) -> ir.Value:
@@ -230,7 +245,7 @@ def _load_dense(e: Emitter, product: Product, address: ir.Value, width: int) -> 
     """Weights as fp32; bf16 is their upper half."""
     if product.bits == 32:
         return e.load(address, vector(F32, width), align=4)
-    if product.is_half:
+    if product.kind == "float16":
         return e.builder.fpext(e.load(address, vector(F16, width), align=2), vector(F32, width))
     words = e.builder.zext(e.load(address, vector(I16, width), align=2), vector(I32, width))
     return e.builder.bitcast(e.builder.shl(words, e.ints(16, width, I32)), vector(F32, width))
