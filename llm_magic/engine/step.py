@@ -7,6 +7,7 @@ is computed beside it: the same bits alone, in a prompt, or in a batch.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -78,7 +79,11 @@ class Stepper:
         parameters[calls.LAYER_BYTES], parameters[calls.HEAD_BYTES] = item_bytes * layer_items, item_bytes * head_items
         parameters[calls.ROW_BYTES] = item_bytes * row_items if t == 1 else 0
         parameters[calls.HEADS_AT_ONCE] = self._heads_at_once(n)
+        parameters[calls.N_THREADS] = min(self.kernels.n_threads, room.prepared.n_threads)
+        started = time.perf_counter()
         self.kernels.run(parameters)
+        if t == 1:
+            self.kernels.crew.record(id(room.program), time.perf_counter() - started)
         return room.hidden[:n].view(b, t, -1)
 
     def _room(self, shape: Shape) -> _Room:
@@ -90,7 +95,7 @@ class Stepper:
 
     def _heads_at_once(self, n_tokens: int) -> int:
         """How many query heads of a key head a thread takes together: all, unless threads would then stand idle."""
-        c, n_threads = self.model.config, self.kernels.n_threads
+        c, n_threads = self.model.config, self.kernels.max_threads
         n_items, group = n_tokens * c.n_kv_heads, c.n_heads // c.n_kv_heads
         is_even = n_items % n_threads == 0 or n_items > 4 * n_threads
         return group if n_items >= n_threads and is_even and group <= attention.MAX_QUERIES else 1

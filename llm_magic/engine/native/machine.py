@@ -22,6 +22,7 @@ import torch
 from llvmlite import binding, ir
 
 from llm_magic.engine.native import attention, calls, layers, products, summary
+from llm_magic.engine.native.crew import Crew
 from llm_magic.engine.native.emit import I32, I64, POINTER, VOID, Emitter
 from llm_magic.engine.native.products import Product
 from llm_magic.folders import cache_folder
@@ -49,6 +50,7 @@ class Machine:
         identity = (cpu, features.flatten(), TUNING, llvmlite.__version__, binding.llvm_version_info, self._has_openmp)
         self._kept = _ObjectFiles(kept_in, repr(identity))
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), self._target)
+        self.crew = Crew(self.max_threads)
         self._lock = threading.RLock()  # an interrupt just before its release must not lock the thread out
         self._addresses: dict[str, int] = {}
         self.barrier = self._kernel("barrier", self._emit_barrier)
@@ -59,8 +61,15 @@ class Machine:
         self._run(parameters.buffer_info()[0])
 
     @property
-    def n_threads(self) -> int:
+    def max_threads(self) -> int:
         return torch.get_num_threads() if self._has_openmp else 1
+
+    @property
+    def n_threads(self) -> int:
+        """How many work at present."""
+        if self.crew.n_max != self.max_threads:  # the user has chosen another number
+            self.crew = Crew(self.max_threads)
+        return self.crew.n_threads
 
     # kernels' addresses
 

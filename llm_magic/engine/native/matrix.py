@@ -188,7 +188,8 @@ class Prepared:
     def __init__(self, machine: Machine, k: int, rows: int):
         n_bytes = -(-prepared_bytes(-(-k // INPUT_GROUP) * INPUT_GROUP, rows) // 64) * 64
         self.thread_bytes = n_bytes if rows == 1 else 0
-        self.data = torch.empty(n_bytes * (machine.n_threads if rows == 1 else 1) + 64, dtype=torch.uint8)
+        self.n_threads = machine.max_threads  # that there is room for
+        self.data = torch.empty(n_bytes * (self.n_threads if rows == 1 else 1) + 64, dtype=torch.uint8)
         self.address = -(-self.data.data_ptr() // 64) * 64
 
 

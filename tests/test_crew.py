@@ -1,0 +1,68 @@
+"""How many threads work, on clocks that are made up."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_magic.engine.native.crew import Crew
+
+
+def run(crew, n_steps, seconds_of, kind="one"):
+    """Steps that take what `seconds_of` says for a number of threads; returns the total."""
+    total = 0.0
+    for _ in range(n_steps):
+        total += (seconds := seconds_of(crew.n_threads))
+        crew.record(kind, seconds)
+    return total
+
+
+def free(n):
+    return 0.008 / n
+
+
+def disturbed(n):
+    """One of 4 cores is taken: all 4 threads wait for it, 3 do not."""
+    return 0.04 if n == 4 else 0.008 / n
+
+
+def test_all_threads_work_where_nothing_disturbs_them():
+    crew = Crew(4)
+    total = run(crew, 1000, free)
+    assert crew.n_threads == 4 and total < 1.02 * 1000 * free(4)
+
+
+@pytest.mark.parametrize("n_before", [0, 100])
+def test_threads_step_back_where_another_process_takes_a_core(n_before):
+    crew = Crew(4)
+    run(crew, n_before, free)
+    total = run(crew, 1000, disturbed)
+    assert crew.n_threads == 3 and total < 1.35 * 1000 * disturbed(3)
+
+
+def test_all_threads_come_back_when_the_other_process_ends():
+    crew = Crew(4)
+    run(crew, 100, free)
+    run(crew, 300, disturbed)
+    run(crew, 2000, free)
+    assert crew.n_threads == 4
+
+
+def test_a_growing_context_disturbs_nobody():
+    crew, seconds = Crew(4), 0.002
+    for _ in range(2000):
+        seconds *= 1.001
+        crew.record("one", seconds * 4 / crew.n_threads)
+    assert crew.n_threads == 4
+
+
+def test_steps_of_another_kind_are_not_compared():
+    crew = Crew(4)
+    run(crew, 100, free)
+    run(crew, 100, lambda n: 10 * free(n), kind="eight rows")
+    assert crew.n_threads == 4
+
+
+def test_a_lone_core_has_no_choice():
+    crew = Crew(1)
+    run(crew, 100, free)
+    assert crew.n_threads == 1
