@@ -132,40 +132,38 @@ def choose_steps(
 ) -> list[Step]:
     """Choose a token behind each hidden state (M, d), each with what its row has seen, its settings and its number."""
     logits = model.logits(hidden)
-    ids, logprobs = [], []
+    chosen = []
     for row, (before, sampling, sample) in enumerate(zip(seen, settings, samples, strict=True)):
         kept, kept_ids = ladder.filter_logits(logits.all[row], before.ids, sampling, logits.best_ids[row])
-        token_id, logprob = ladder.choose(kept, kept_ids, sampling.seed, sample, len(before))
-        ids.append(token_id)
-        logprobs.append(logprob)
-    return describe(logits, torch.tensor(ids, device=hidden.device), logprobs)
+        chosen.append(ladder.choose(kept, kept_ids, sampling.seed, sample, len(before)))
+    ids, logprobs = (torch.stack(values).to(hidden.device) for values in zip(*chosen, strict=True))
+    return describe(logits, ids, logprobs)
 
 
 @torch.inference_mode()
-def describe(logits: Logits, ids: Tensor, sampled_logprobs: list[float] | None = None) -> list[Step]:
-    """What the model thought of `ids` (M,), one for each row of logits."""
-    summaries = logits.summarise(ids)
+def describe(logits: Logits, ids: Tensor, sampled_logprobs: Tensor | None = None) -> list[Step]:
+    """What the model thought of `ids` (M,), one for each row of logits. One transfer to the host."""
     own = logits.all.gather(-1, ids[:, None])
-    top = logits.best[:, :ALTERNATIVES]
-    figures = torch.cat([summaries, own, top], dim=1).tolist()
-    columns = (ids.tolist(), logits.best_ids[:, :ALTERNATIVES].tolist(), figures)
-    sampled = sampled_logprobs or [None] * len(figures)
-    return [_make_step(*row) for row in zip(*columns, sampled, strict=True)]
+    top, top_ids = logits.best[:, :ALTERNATIVES], logits.best_ids[:, :ALTERNATIVES]
+    sampled = torch.zeros_like(own) if sampled_logprobs is None else sampled_logprobs[:, None]
+    # ids are whole numbers below 2^24, so fp32 holds them
+    table = torch.cat([ids[:, None], sampled, own, logits.summarise(ids), top, top_ids], dim=1).tolist()
+    return [_read_row(row, top.shape[1], sampled_logprobs is not None) for row in table]
 
 
-def _make_step(token_id: int, top_ids: list[int], figures: list[float], sampled_logprob: float | None) -> Step:
-    highest, total, weighted, n_above, own, *top = figures
+def _read_row(row: list[float], n_top: int, is_sampled: bool) -> Step:
+    token_id, sampled_logprob, own, highest, total, weighted, n_above = row[:7]
     if not (math.isfinite(weighted) and math.isfinite(highest)):
         raise _not_numbers()
     log_total = highest + math.log(total)
     return Step(
-        id=token_id,
+        id=int(token_id),
         logprob=own - log_total,
         rank=int(n_above) + 1,
         entropy=max(0.0, math.log(total) - weighted / total),
-        top_ids=tuple(top_ids),
-        top_logprobs=tuple([logit - log_total for logit in top]),
-        sampled_logprob=sampled_logprob,
+        top_ids=tuple(map(int, row[7 + n_top :])),
+        top_logprobs=tuple([logit - log_total for logit in row[7 : 7 + n_top]]),
+        sampled_logprob=sampled_logprob if is_sampled else None,
     )
 
 

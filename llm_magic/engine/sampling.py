@@ -92,17 +92,18 @@ def _top_of_best(penalised: Tensor, k: int, best_ids: Tensor, floor: Tensor) -> 
     return (top, best_ids[order]) if top[-1] > floor else None
 
 
-def choose(logits: Tensor, ids: Tensor, seed: int, sample: int, position: int) -> tuple[int, float]:
-    """One of the candidates, by Gumbel-max: its id and the logarithm of its chance.
+def choose(logits: Tensor, ids: Tensor, seed: int, sample: int, position: int) -> tuple[Tensor, Tensor]:
+    """One of the candidates, by Gumbel-max: its id and the logarithm of its chance, both 0-dimensional.
 
     `logits`, `ids`: (n,). `position` is that of the chosen token in its context.
     """
     if len(ids) == 1:
-        return ids.item(), 0.0
+        return ids[0], torch.zeros((), device=ids.device)
+    if logits.device.type == "mps":  # which has no fp64: the candidates are few
+        logits, ids = logits.cpu(), ids.cpu()
     logprobs = logits.log_softmax(-1)
     best = (logprobs.double() + gumbel_noise(ids, seed, sample, position)).argmax()
-    token_id, logprob = torch.stack([ids[best].double(), logprobs[best].double()]).tolist()
-    return int(token_id), logprob
+    return ids[best], logprobs[best]
 
 
 def gumbel_noise(ids: Tensor, seed: int, sample: int, position: int) -> Tensor:

@@ -322,6 +322,7 @@ def race(ours, llama, llama_slots, others, rounds):
     for name in (ours.name, llama.name):
         ratio = medians["decode", name] / medians["decode_far", name]
         print(f"a token behind 4,096 others takes {name} {ratio:.2f} times as long as one behind 43 to 170")
+    time.sleep(2)  # the servers' threads stop spinning
     figures = ours.run("figures")
     print(f"top 20, entropy and rank take {figures['probabilities']:.1%} of a decode step")
     print(f"a 512-token prompt again, at another temperature: first token after {figures['again']:.2f} decode steps")

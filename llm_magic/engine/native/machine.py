@@ -195,6 +195,8 @@ class _ObjectFiles:
 @functools.cache
 def machine() -> Machine | None:
     """This process's kernels, or None where machine code cannot be made (then PyTorch's products do the work)."""
+    if platform.system() == "Windows":  # large frames need its stack probes; nobody has run this there yet
+        return None
     try:
         return Machine(cache_folder() / "kernels")
     except (OSError, RuntimeError):  # no memory that may be executed, or a processor that LLVM does not know
