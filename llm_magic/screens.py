@@ -118,7 +118,8 @@ class TerminalScreen:
         samples = Samples(batch.generations)
         for generation in samples[n_shown:]:
             self._write_sample(generation, render)
-        self._write("".join(self._dim(note) + "\n" for note in _bracket(notes)))
+        lines = _bracket([columns.describe_samples(samples), *notes])
+        self._write("".join(self._dim(line) + "\n" for line in lines))
         return samples
 
     def _write_sample(self, generation: Generation, render: Callable[[Token], str]) -> None:

@@ -221,7 +221,12 @@ def test_samples_are_shown_under_their_numbers_and_are_the_result(shell):
     samples = shell["_llm"]
     assert result.result is samples and len(samples) == 3 and [g.sample for g in samples] == [0, 1, 2]
     assert [out.index(f"sample {i}\n") for i in range(3)] == sorted(out.index(f"sample {i}\n") for i in range(3))
-    assert out.count("tokens/s") == 3 and "sample 2" in repr_html(samples) and samples.texts[1] == samples[1].text
+    assert (
+        out.count("tokens/s") == 4
+        and "3 samples · " in out
+        and "sample 2" in repr_html(samples)
+        and samples.texts[1] == samples[1].text
+    )
     assert list(samples.to_pandas()["sample"]) == [0, 1, 2]
     shell.run("%llm continue -n 2")
     assert shell["_llm"].tokens[:5] == samples[0].tokens

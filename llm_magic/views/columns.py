@@ -21,16 +21,24 @@ def name_sample(generation: Generation) -> str:
     return f"sample {generation.sample}"
 
 
+def describe_samples(samples: Samples) -> str:
+    """Their speed together: they were decoded at the same time."""
+    n_tokens, seconds = sum(len(g.tokens) for g in samples), max(g.decode_ms for g in samples) / 1000
+    return f"{len(samples)} samples · {n_tokens} tokens" + (
+        f" · {n_tokens / seconds:.0f} tokens/s together" if seconds else ""
+    )
+
+
 def render_text(samples: Samples, notes: Sequence[str] = ()) -> str:
     """One below the other, each under its heading."""
     parts = [f"{name_sample(g)}\n{answer.render_text(g)}" for g in samples]
-    return "\n".join([*parts, *(f"[{answer.show_controls(note)}]" for note in notes)])
+    return "\n".join([*parts, *(f"[{answer.show_controls(note)}]" for note in (describe_samples(samples), *notes))])
 
 
 def render_html(samples: Samples, notes: Sequence[str] = ()) -> str:
     """HTML without script: a column for each."""
     columns = [(name_sample(g), answer.render_html(g)) for g in samples]
-    return _render_columns(columns) + answer.render_lines(notes)
+    return _render_columns(columns) + answer.render_lines([describe_samples(samples), *notes])
 
 
 def render_running_text(runs: Sequence[Run]) -> str:
