@@ -12,7 +12,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     import torch  # noqa: F401
 
-from llm_magic.backends.local import LocalBackend
+from llm_magic.backends.local import PREFIX_CACHE_BYTES, LocalBackend
 from llm_magic.backends.stream import Batch, Stream
 from llm_magic.errors import GenerationInterrupted, OptionError, nearest
 from llm_magic.generation import (
@@ -36,19 +36,26 @@ MAX_SAMPLES = 64
 Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
 
 
-def load(name: str | Path | None = None, device: str | None = None, track: Track = show_progress) -> LLM:
+def load(
+    name: str | Path | None = None,
+    device: str | None = None,
+    track: Track = show_progress,
+    prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
+) -> LLM:
     """Load a model: the default one, a known name, a `.gguf` file, a folder, or what `pull` has fetched.
 
     The default model is fetched once, where it is not there yet; a model that is in memory already is
-    shared. Raises `ModelNotFound`, `ModelFileError` or `DownloadError`.
+    shared. Prompts that were computed are kept up to `prefix_cache_bytes`, so that what begins like them need not be
+    computed again; 0 keeps none. Raises `ModelNotFound`, `ModelFileError` or `DownloadError`.
     """
     found = store.find(name)
     if found is None:
         found = track("fetching the model", store.fetch_default())
-    key = (found.name, str(found.path.resolve()), found.path.stat().st_mtime_ns, device)
+    key = (found.name, str(found.path.resolve()), found.path.stat().st_mtime_ns, device, prefix_cache_bytes)
     backend = _BACKENDS.get(key)
     if backend is None:
-        backend = LocalBackend(track(f"loading {found.name}", load_model(found.path, found.name, device)))
+        loaded = track(f"loading {found.name}", load_model(found.path, found.name, device))
+        backend = LocalBackend(loaded, prefix_cache_bytes)
         _BACKENDS[key] = backend
     return LLM(backend, sha256=found.sha256)
 
