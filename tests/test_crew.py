@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 
 from llm_magic.engine.native.crew import Crew
@@ -60,6 +63,28 @@ def test_steps_of_another_kind_are_not_compared():
     run(crew, 100, free)
     run(crew, 100, lambda n: 10 * free(n), kind="eight rows")
     assert crew.n_threads == 4
+
+
+def test_threads_that_generate_at_once_do_not_trip_over_it():
+    crew, errors = Crew(4), []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work():
+        try:
+            run(crew, 4000, disturbed)
+        except Exception as error:
+            errors.append(error)
+
+    try:
+        workers = [threading.Thread(target=work) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors and 1 <= crew.n_threads <= 4
 
 
 def test_a_lone_core_has_no_choice():

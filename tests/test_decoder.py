@@ -100,9 +100,12 @@ def test_machine_code_equals_transformers(pair, n_prompt):
         torch.testing.assert_close(decoder.logits(torch.cat(hidden)).all, theirs(ids).logits[0], **TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "shape", [{}, {"hidden_size": 260, "num_attention_heads": 65, "num_key_value_heads": 1, "head_dim": 4}]
+)
 @torch.inference_mode()
-def test_a_long_context_equals_transformers(tmp_path):
-    theirs, decoder = make_pair(tmp_path, "llama", max_position_embeddings=2048)
+def test_a_long_context_equals_transformers(tmp_path, shape):
+    theirs, decoder = make_pair(tmp_path, "llama", max_position_embeddings=2048, **shape)
     n_prompt, ids = LONG_TOKENS + 100, ids_of((1, LONG_TOKENS + 104))
     cache, run = decoder.make_cache(), Stepper(decoder, machine()).run
     hidden = [run(ids[:, :n_prompt], cache)[0].clone()]

@@ -263,6 +263,41 @@ def test_an_interrupted_map_keeps_what_came(tiny_llm, monkeypatch):
     assert len(kept) == 20 and sum(len(g.tokens) for g in kept) == 29 and not kept[-1].tokens
 
 
+def test_a_stopped_stream_ends_no_other_of_its_batch(tiny_llm):
+    backend = fresh(tiny_llm)._backend
+    prompts = [LLM(backend).prompt(f"all about {i}", mode="text", max_tokens=3) for i in range(4)]
+    streams = [Stream(lambda stream: iter(()), prompt, prompt.sampling, 0) for prompt in prompts]
+    streams[1].stop()
+    for _ in backend.run_batch(streams):
+        pass
+    assert sum(len(s.tokens) for s in streams) == 9
+    assert [s.finish_reason for s in streams] == ["length", "interrupted", "length", "length"]
+    assert not streams[1].tokens
+
+
+def test_a_stop_text_among_given_tokens_is_not_shown(tiny_llm):
+    g = tiny_llm("the rain", mode="text", temperature=1.0, max_tokens=12)
+    stop = g.tokens[4].text
+    before = g.text[: g.text.index(stop)]
+    joined = g.continue_(stop=stop, max_tokens=5)
+    assert (joined.text, joined.finish_reason) == (before, "stop")
+
+
+@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj", "o_proj"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"temperature": 1.0, "top_k": 0}])
+def test_a_damaged_weight_is_an_error_and_no_text(tmp_path, part, value, options):
+    model = make_hf_model()
+    with torch.no_grad():
+        getattr(model.model.layers[0].self_attn, part).weight[3, 7] = value
+    llm = llm_magic.load(save_hf_model(model, tmp_path / "damaged"))
+    if value == 1e30:  # wrong, but a number: whatever comes of it, it is no crash
+        llm("the rain", mode="text", max_tokens=3, **options)
+        return
+    with pytest.raises(NumericError):
+        llm("the rain", mode="text", max_tokens=3, **options)
+
+
 def test_a_generation_is_saved_and_copied_without_its_model(tiny_llm):
     g = tiny_llm("the rain", mode="text", max_tokens=3)
     saved = pickle.loads(pickle.dumps(g))

@@ -98,12 +98,15 @@ class LocalBackend:
         for token in given:  # cut and finished anew: a stop text or a character may go on beyond them
             data, readable = text.push(token.id)
             shown += finder.push(dataclasses.replace(token, bytes=data, text=readable), text.open_bytes)
+            if finder.is_found:
+                break
         stream.tokens = shown
         ids = [*stream.prompt.ids, *(token.id for token in given)]
         n_left = settings.max_tokens - len(given)
         if finder.is_found or n_left < 1 or len(ids) >= self.context_tokens:
             stream.finish_reason = "stop" if finder.is_found else "length"
-            stream.tokens += _with_rest(finder.flush(), text.flush())
+            if not finder.is_found:
+                stream.tokens += _with_rest(finder.flush(), text.flush())
             return
         sequence, stream.cached_tokens = self.prefix_cache.take(ids)
         try:
@@ -142,11 +145,16 @@ class LocalBackend:
     def _prefill_rows(self, streams: abc.Sequence[Stream], writers: dict) -> Iterator[Row]:
         """A row for each stream, its prompt computed when the batch has room for it."""
         for index, stream in enumerate(streams):
+            if stream.is_stopped:
+                continue
             started, ids = time.perf_counter(), list(stream.prompt.ids)
             sequence, stream.cached_tokens = self.prefix_cache.take(ids)
             for _ in engine.prefill(self.decoder, sequence, ids):
                 if stream.is_stopped:
-                    return
+                    break
+            if stream.is_stopped:
+                self.prefix_cache.put(sequence)
+                continue
             stream.prefill_ms = 1000 * (time.perf_counter() - started)
             row = Row(sequence, stream.sampling, stream.sample)
             writers[row] = stream, _make_finder(stream), TextStream(self.tokenizer)

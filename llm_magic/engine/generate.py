@@ -132,6 +132,8 @@ def choose_steps(
 ) -> list[Step]:
     """Choose a token behind each hidden state (M, d), each with what its row has seen, its settings and its number."""
     logits = model.logits(hidden)
+    if not logits.best[:, 0].isfinite().all():
+        raise _not_numbers()
     chosen = []
     for row, (before, sampling, sample) in enumerate(zip(seen, settings, samples, strict=True)):
         kept, kept_ids = ladder.filter_logits(logits.all[row], before.ids, sampling, logits.best_ids[row])
@@ -196,7 +198,7 @@ def next_distribution(model: Decoder, hidden: Tensor, k: int) -> tuple[list[int]
     """The k best ids behind a hidden state (d,), their logprobs, and the entropy of all, in nats."""
     logprobs = model.logits(hidden[None]).all[0].double().log_softmax(-1)
     top, ids = logprobs.topk(min(k, logprobs.shape[-1]))
-    entropy = -(logprobs.exp() * logprobs).sum()
+    entropy = torch.special.entr(logprobs.exp()).sum()
     if not math.isfinite(entropy):
         raise _not_numbers()
     return ids.tolist(), top.tolist(), entropy.item()

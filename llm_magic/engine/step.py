@@ -67,7 +67,7 @@ class Stepper:
         assert b == 1 or t == 1, "rows of a batch take one token each"
         n, model, longest = b * t, self.model, max(cache.lengths)
         at_once, is_half = rows_at_once(n), cache.data.dtype == torch.float16
-        room = self._room(Shape(-(-n // at_once) * at_once, t > 1, n == 1 and longest >= LONG_TOKENS, is_half))
+        room = self._room(Shape(-(-n // at_once) * at_once, t > 1, n == 1 and self._is_long(longest), is_half))
         cache.reserve(longest + t)
         rotations = model.rotations(cache.capacity_tokens)
         starts = cache.lengths if t == 1 else range(longest, longest + t)
@@ -92,6 +92,12 @@ class Stepper:
                 self._rooms.pop(next(iter(self._rooms)))
             self._rooms[shape] = _Room(self.model, self.kernels, shape)
         return self._rooms[shape]
+
+    def _is_long(self, length: int) -> bool:
+        """Whether threads share a lone token's keys: then each takes all heads of a key head."""
+        return (
+            length >= LONG_TOKENS and self.model.config.n_heads // self.model.config.n_kv_heads <= attention.MAX_QUERIES
+        )
 
     def _heads_at_once(self, n_tokens: int) -> int:
         """How many query heads of a key head a thread takes together: all, unless threads would then stand idle."""

@@ -245,9 +245,13 @@ def _checked(value: object, kind: type, key: str):
     return value
 
 
+MAX_HEAD_DIM = 512  # kernels are unrolled over it
+
+
 def _checked_config(config: ModelConfig) -> ModelConfig:
     sizes = (config.n_layers, config.d_model, config.n_heads, config.n_kv_heads, config.head_dim, config.d_ff)
     is_sound = all(0 < size < 1 << 20 for size in (*sizes, config.context_tokens // 1024 + 1))
-    if not is_sound or config.n_heads % config.n_kv_heads or config.head_dim % 2:
+    is_sound = is_sound and config.head_dim <= MAX_HEAD_DIM and config.head_dim % 2 == 0
+    if not is_sound or config.n_heads % config.n_kv_heads:
         raise ModelFileError(f"the model's sizes do not fit together ({config})", "fetch the model again")
     return config

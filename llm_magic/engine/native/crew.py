@@ -8,6 +8,7 @@ compute does not depend on their number.
 from __future__ import annotations
 
 import statistics
+import threading
 from collections.abc import Hashable
 
 SLOWER = 1.6  # times the usual time: something is amiss
@@ -28,13 +29,22 @@ class Crew:
         self._to_probe: list[int] = []
         self._probed: dict[int, float] = {}
         self._n_steps, self._worked_s, self._patience_s = 0, 0.0, PROBE_AGAIN_S[0]
+        self._lock = threading.Lock()
 
     def record(self, kind: Hashable, seconds: float) -> None:
         """A step of some kind, with `n_threads`, took so long; sets the number for the next one."""
-        if len(self._numbers) == 1:
-            return
+        # what another thread's step takes beside this one says nothing about either
+        if len(self._numbers) > 1 and self._lock.acquire(blocking=False):
+            try:
+                self._learn(kind, seconds)
+            finally:
+                self._lock.release()
+
+    def _learn(self, kind: Hashable, seconds: float) -> None:
         if kind != self._kind:  # times of unlike steps do not compare
-            self._kind, self._recent, self._to_probe = kind, [], []
+            self._kind, self._recent = kind, []
+            if self._to_probe:
+                self.n_threads, self._to_probe = self.n_max, []
         self._recent = [*self._recent[1 - N_PROBED :], seconds]
         self._n_steps += 1
         if self._to_probe:

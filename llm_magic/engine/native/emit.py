@@ -234,7 +234,8 @@ class Emitter:
         Taylor series of 2^r, whose terms beyond r^7 are below fp32's precision).
         """
         b, width = self.builder, getattr(x.type, "count", 1)
-        x = self.fmax(x, self.float(-87.0, width))
+        least = self.float(-87.0, width)
+        x = b.select(b.fcmp_ordered("<", x, least), least, x)  # what is no number stays none
         scaled = b.fmul(x, self.float(1.4426950408889634, width))
         whole = self.rint(scaled)
         # x - n ln 2 in two parts, so that nothing is lost

@@ -67,9 +67,10 @@ class Machine:
     @property
     def n_threads(self) -> int:
         """How many work at present."""
-        if self.crew.n_max != self.max_threads:  # the user has chosen another number
-            self.crew = Crew(self.max_threads)
-        return self.crew.n_threads
+        crew, n_max = self.crew, self.max_threads
+        if crew.n_max != n_max:  # the user has chosen another number, which is a thread's own
+            crew = self.crew = Crew(n_max)
+        return min(crew.n_threads, n_max)
 
     # kernels' addresses
 
@@ -192,9 +193,17 @@ class _ObjectFiles:
             draft.replace(path)
 
 
-@functools.cache
 def machine() -> Machine | None:
     """This process's kernels, or None where machine code cannot be made (then PyTorch's products do the work)."""
+    with _MAKING:
+        return _make_machine()
+
+
+_MAKING = threading.RLock()
+
+
+@functools.cache
+def _make_machine() -> Machine | None:
     if platform.system() == "Windows":  # large frames need its stack probes; nobody has run this there yet
         return None
     try:

@@ -207,9 +207,12 @@ class Program:
         words = array("q", [0] * calls.N_PARAMETERS)
         words[calls.PROGRAM] = self.words.buffer_info()[0]
         words[calls.N_INSTRUCTIONS] = len(self.words) // INSTRUCTION_WORDS
-        words[calls.N_THREADS], words[calls.N_ROWS], words[calls.SCRATCH] = machine.n_threads, rows, scratch
+        n_threads = machine.n_threads
+        words[calls.N_ROWS], words[calls.SCRATCH] = rows, scratch
         if prepared is not None:
+            n_threads = min(n_threads, prepared.n_threads)  # it has room for no more
             words[calls.PREPARED], words[calls.PREPARED_BYTES] = prepared.address, prepared.thread_bytes
+        words[calls.N_THREADS] = n_threads
         return words
 
     def run(self, machine: Machine, rows: int, prepared: Prepared | None = None) -> None:

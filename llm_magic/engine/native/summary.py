@@ -43,7 +43,7 @@ def emit_summarise(module: ir.Module, name: str) -> None:
             with e.loop(begin, stop, width) as i:
                 logit = e.load_floats(logits, i, width)
                 below, least = b.fsub(logit, top), e.float(-87.0, width)
-                # what is no number stays none; a logit of minus infinity counts for nothing
+                # a logit of minus infinity counts for nothing
                 below = b.select(b.fcmp_ordered("<", below, least), least, below)
                 weight = e.exp(below)
                 lanes[0].set(b.fadd(lanes[0].get(), weight))
