@@ -212,10 +212,14 @@ def _make_machine() -> Machine | None:
         return None
 
 
+_OPENMP = ("gomp", "iomp", "omp.", "omp-")  # how its libraries' names go on behind "lib"
+
+
 def _link_openmp() -> bool:
     """Make PyTorch's own OpenMP functions known to compiled code, so that both share one pool of threads."""
     folder = Path(torch.__file__).parent / "lib"
-    for path in sorted((*folder.glob("lib*omp*"), *folder.parent.parent.glob("torch.libs/lib*omp*"))):
+    folders = (folder, folder.parent.parent / "torch.libs")
+    for path in (path for place in folders for path in sorted(place.glob("lib*omp*")) if path.name[3:7] in _OPENMP):
         try:
             library = ctypes.CDLL(str(path))
             for name in ("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads"):
