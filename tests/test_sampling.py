@@ -104,6 +104,17 @@ def test_the_best_at_hand_spare_no_candidate(penalty, temperature):
             assert torch.equal(ours, expected)
 
 
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("spread", [0.5, 3.0, 10.0])  # flat: then the nucleus is large, and all are sorted
+def test_a_nucleus_among_the_best_is_that_of_all(p, spread):
+    logits = torch.randn(5000, generator=torch.Generator().manual_seed(1)) * spread
+    settings = Sampling(temperature=1.0, top_k=0, top_p=p, min_p=0.01, repetition_penalty=1.0)
+    kept, ids = ladder.filter_logits(logits, torch.tensor([], dtype=torch.long), settings)
+    masked = ladder.keep_min_p(ladder.keep_top_p(logits, p), 0.01)
+    assert sorted(ids.tolist()) == (masked > -torch.inf).nonzero()[:, 0].tolist()
+    assert torch.equal(kept, logits[ids])
+
+
 def test_temperature_zero_leaves_the_best_after_penalties():
     logits = torch.tensor([1.0, 3.0, 2.9])
     _, ids = ladder.filter_logits(logits, torch.tensor([1]), Sampling(temperature=0, repetition_penalty=2.0))

@@ -79,7 +79,8 @@ def filter_logits(
     logits = penalised
     logits = temper(logits, sampling.temperature)
     if sampling.top_p < 1:
-        logits = keep_top_p(logits, sampling.top_p)
+        nucleus = _find_nucleus(logits, sampling.top_p) if ids is None else None
+        logits, ids = nucleus or (keep_top_p(logits, sampling.top_p), ids)
     if sampling.min_p > 0:
         logits = keep_min_p(logits, sampling.min_p)
     kept = (logits > -torch.inf).nonzero()[:, 0]
@@ -90,6 +91,20 @@ def _top_of_best(penalised: Tensor, k: int, best_ids: Tensor, floor: Tensor) -> 
     """The k best of penalised logits and their ids, if they are among `best_ids`: no other is above `floor`."""
     top, order = penalised[best_ids].topk(k)
     return (top, best_ids[order]) if top[-1] > floor else None
+
+
+NUCLEUS_TOKENS = 512
+
+
+def _find_nucleus(logits: Tensor, p: float) -> tuple[Tensor, Tensor] | None:
+    """What `keep_top_p` leaves of (V,), and its ids, if that is among the NUCLEUS_TOKENS best: no sort of all."""
+    if logits.shape[-1] < 4 * NUCLEUS_TOKENS:
+        return None
+    best, ids = logits.topk(NUCLEUS_TOKENS)
+    probabilities = (best - logits.logsumexp(-1)).exp()
+    before = probabilities.cumsum(-1) - probabilities
+    n = int((before < p).sum())
+    return (best[:n], ids[:n]) if n < NUCLEUS_TOKENS else None
 
 
 def choose(logits: Tensor, ids: Tensor, seed: int, sample: int, position: int) -> tuple[Tensor, Tensor]:
