@@ -85,6 +85,18 @@ def save_hf_model(model, folder: Path, **save) -> Path:
     return folder
 
 
+def fresh(llm):
+    """The same weights, with an empty prefix cache."""
+    from llm_magic.backends.local import LocalBackend
+    from llm_magic.llm import LLM
+
+    return LLM(LocalBackend(llm._backend.loaded))
+
+
+def cold(llm, prompt, **options):
+    return fresh(llm)(prompt, **options)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A folder with a tiny random chat model: config.json, model.safetensors, tokenizer.json."""

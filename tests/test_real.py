@@ -10,12 +10,11 @@ import sys
 import gguf
 import pytest
 import torch
+from conftest import fresh
 from texts import CODE, DIALOGUE, PROSE
 
-from llm_magic.backends.local import LocalBackend
 from llm_magic.engine.cache import Sequence
 from llm_magic.engine.generate import advance, make_runner, prefill
-from llm_magic.llm import LLM
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +48,6 @@ def make_truth(real_path):
     model = transformers.LlamaForCausalLM(config).eval()
     model.load_state_dict(state | {"lm_head.weight": state["model.embed_tokens.weight"]})
     return model
-
-
-def fresh(llm) -> LLM:
-    return LLM(LocalBackend(llm._backend.loaded))
 
 
 @pytest.fixture(scope="module")

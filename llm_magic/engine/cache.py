@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from llm_magic.engine.config import ModelConfig
+from llm_magic.engine.native.calls import round_up
 
 BLOCK_TOKENS = 256  # the cache grows by whole blocks
 
@@ -36,7 +37,7 @@ class KVCache:
     ):
         self.config, self.device, self.dtype, self.batch = config, device, dtype, batch
         self.lengths = [0] * batch
-        self._allocate(_round_up(capacity_tokens, BLOCK_TOKENS))
+        self._allocate(round_up(capacity_tokens, BLOCK_TOKENS))
 
     def _allocate(self, capacity_tokens: int) -> None:
         c = self.config
@@ -66,7 +67,7 @@ class KVCache:
     def reserve(self, tokens: int) -> None:
         """Make room for `tokens` in each row."""
         if tokens > self.capacity_tokens:
-            self._allocate(_round_up(tokens, BLOCK_TOKENS))
+            self._allocate(round_up(tokens, BLOCK_TOKENS))
 
     def write(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
         """Put (B, 2 K, T, D) behind the committed tokens; returns all keys and values (B, K, C, D) up to
@@ -209,7 +210,3 @@ def _usable_tokens(sequence: Sequence, ids: list[int]) -> int:
             return common
         common -= 1  # the last token's state is not known, so it is computed again
     return common
-
-
-def _round_up(tokens: int, multiple: int) -> int:
-    return -(-tokens // multiple) * multiple

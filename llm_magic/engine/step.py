@@ -19,6 +19,7 @@ from llm_magic.engine.cache import KVCache
 from llm_magic.engine.linear import Linear
 from llm_magic.engine.model import Decoder, Layer
 from llm_magic.engine.native import attention, calls
+from llm_magic.engine.native.calls import round_up
 from llm_magic.engine.native.machine import Machine
 from llm_magic.engine.native.matrix import Prepared, Program, product_instruction, rows_at_once
 
@@ -67,7 +68,7 @@ class Stepper:
         assert b == 1 or t == 1, "rows of a batch take one token each"
         n, model, longest = b * t, self.model, max(cache.lengths)
         at_once, is_half = rows_at_once(n), cache.data.dtype == torch.float16
-        room = self._room(Shape(-(-n // at_once) * at_once, t > 1, n == 1 and self._is_long(longest), is_half))
+        room = self._room(Shape(round_up(n, at_once), t > 1, n == 1 and self._is_long(longest), is_half))
         cache.reserve(longest + t)
         rotations = model.rotations(cache.capacity_tokens)
         starts = cache.lengths if t == 1 else range(longest, longest + t)
@@ -157,7 +158,7 @@ def _write_program(model: Decoder, kernels: Machine, shape: Shape) -> tuple[Prog
     qkv, mixed = (c.n_heads + 2 * c.n_kv_heads) * c.head_dim, c.n_heads * c.head_dim
     for width in (c.d_model, qkv, mixed, 2 * c.d_ff, c.d_ff, c.d_model):
         starts.append(start)
-        start += -(-4 * shape.rows * width // 64) * 64
+        start += round_up(4 * shape.rows * width, calls.CACHE_LINE_BYTES)
     writer = _Writer(model, kernels, shape, Buffers(*starts, start))
     for index, layer in enumerate(model.layers):
         writer.add_layer(index, layer)

@@ -11,6 +11,7 @@ from llvmlite import ir
 
 from llm_magic.engine.native.calls import (
     CACHE,
+    CACHE_LINE_BYTES,
     HEAD_BYTES,
     HEADS_AT_ONCE,
     LAYER_BYTES,
@@ -22,6 +23,7 @@ from llm_magic.engine.native.calls import (
     SCRATCH,
     Operands,
     float_word,
+    round_up,
 )  # fmt: skip
 from llm_magic.engine.native.emit import F16, F32, I32, I64, LANES, Emitter, Variable, vector
 from llm_magic.engine.native.layers import inverse_rms
@@ -215,7 +217,7 @@ class _Attention:
 
 def sum_bytes(head_dim: int) -> int:
     """A running softmax in memory: D sums of weighted values, the highest score, the sum of weights; padded."""
-    return -(-(4 * head_dim + 8) // 64) * 64
+    return round_up(4 * head_dim + 8, CACHE_LINE_BYTES)
 
 
 class _Queries:
@@ -236,7 +238,7 @@ class _Queries:
         self.keys = attention.cached(first_row, kv_head)
         self.values = attention.cached(first_row, e.add(attention.n_kv_heads, kv_head))
         self.n_keys = e.add(attention.position(e.sub(e.add(first_row, n_rows), 1)), 1)  # of the last row
-        self._vector_bytes, self._sum_bytes = -(-4 * self.head_dim // 64) * 64, sum_bytes(self.head_dim)
+        self._vector_bytes, self._sum_bytes = round_up(4 * self.head_dim, CACHE_LINE_BYTES), sum_bytes(self.head_dim)
         self._item_bytes = self._vector_bytes + 2 * self._sum_bytes + 64
         self._base = e.reserve(MAX_QUERIES * self._item_bytes)
 

@@ -21,6 +21,16 @@ INSTRUCTION_WORDS = 16
 TILE_ROWS = 32  # rows of a packed matrix that lie together
 INPUT_GROUP = 32  # inputs that share a scale; K is padded to it
 GRANULE = 16  # inputs whose sum is kept ready; group sizes are multiples of it
+CACHE_LINE_BYTES = 64
+
+
+def round_up(n: int, multiple: int) -> int:
+    """The next multiple, from n on.
+
+    >>> round_up(65, 64), round_up(64, 64)
+    (128, 64)
+    """
+    return -(-n // multiple) * multiple
 
 
 class Operands:

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from llm_magic.engine.native import calls, summary
-from llm_magic.engine.native.calls import INPUT_GROUP, INSTRUCTION_WORDS, TILE_ROWS, prepared_bytes
+from llm_magic.engine.native.calls import (
+    CACHE_LINE_BYTES,
+    INPUT_GROUP,
+    INSTRUCTION_WORDS,
+    TILE_ROWS,
+    prepared_bytes,
+    round_up,
+)
 from llm_magic.engine.native.machine import Machine
 from llm_magic.engine.native.products import Product
 
@@ -186,11 +193,11 @@ class Prepared:
     """Room for prepared activations of `rows` rows of up to K numbers: once, or for a lone row once a thread."""
 
     def __init__(self, machine: Machine, k: int, rows: int):
-        n_bytes = -(-prepared_bytes(-(-k // INPUT_GROUP) * INPUT_GROUP, rows) // 64) * 64
+        n_bytes = round_up(prepared_bytes(round_up(k, INPUT_GROUP), rows), CACHE_LINE_BYTES)
         self.thread_bytes = n_bytes if rows == 1 else 0
         self.n_threads = machine.max_threads  # that there is room for
-        self.data = torch.empty(n_bytes * (self.n_threads if rows == 1 else 1) + 64, dtype=torch.uint8)
-        self.address = -(-self.data.data_ptr() // 64) * 64
+        self.data = torch.empty(n_bytes * (self.n_threads if rows == 1 else 1) + CACHE_LINE_BYTES, dtype=torch.uint8)
+        self.address = round_up(self.data.data_ptr(), CACHE_LINE_BYTES)
 
 
 class Program:
