@@ -15,6 +15,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from tests.bench import memory
+
 LAYERS, WIDTH, HEADS, KV_HEADS, HEAD_DIM, HIDDEN, VOCABULARY = 28, 1536, 12, 2, 128, 8960, 151_936
 Q4, Q6 = gguf.GGMLQuantizationType.Q4_K, gguf.GGMLQuantizationType.Q6_K
 SCALES_AT = {Q4: (0, 2), Q6: (208,)}  # where a block's fp16 numbers stand
@@ -72,13 +74,8 @@ def write_model(path):
     writer.close()
 
 
-OURS = """
-import re, sys, time, torch
-torch.ones(64, 64) @ torch.ones(64, 64)
-def anonymous():
-    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-before = anonymous()
-import llm_magic
+OURS = f"""{memory.BEFORE}
+import sys, time
 from llm_magic.engine import generate as engine
 from llm_magic.engine.cache import Sequence
 from llm_magic.generation import Sampling

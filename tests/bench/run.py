@@ -29,6 +29,7 @@ from llm_magic.engine.batch import Row, generate_batch
 from llm_magic.engine.cache import Sequence
 from llm_magic.generation import Sampling
 from llm_magic.weights import store
+from tests.bench import memory
 
 PROMPT_IDS = list(range(100, 143))
 LONG_IDS = [100 + i * 7 % 40_000 for i in range(512)]
@@ -263,13 +264,7 @@ def memory_over_file():
     return float(subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout)
 
 
-MEMORY = """
-import re, torch
-torch.ones(64, 64) @ torch.ones(64, 64)
-def anonymous():
-    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-before = anonymous()
-import llm_magic
+MEMORY = f"""{memory.BEFORE}
 llm = llm_magic.load()
 text = "".join(llm._backend.tokenizer.text_of(100 + i * 7 % 40_000) for i in range(505))
 llm(text, mode="text", max_tokens=64)
