@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,13 +95,39 @@ _RANGES = (
 )
 
 
+TAIL_BINS, TAIL_SPAN = 32, 36.0  # beyond this distance a token is too unlikely to count, at temperatures up to 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """All tokens that are not among a token's alternatives, as a histogram of their logprobs behind the penalties.
+
+    Bin i of n holds those that lie from span (i/n)² to span ((i+1)/n)² below `highest`, the last one all beyond too:
+    so a distribution under other settings can be told to a tenth of a percent without the vocabulary. `data` are
+    little-endian fp32 pairs, a bin's number of tokens and the sum of their distances from `highest`.
+    """
+
+    highest: float
+    data: bytes
+
+    @property
+    def bins(self) -> tuple[tuple[float, float], ...]:
+        """Of each bin the number of tokens, and their mean logprob (0 where there are none)."""
+        pairs = struct.iter_unpack("<2f", self.data)
+        return tuple((n, self.highest - gaps / n if n else 0.0) for n, gaps in pairs)
+
+
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A token that could have stood there; `logprob` is the model's own, as in `Token`."""
+    """A token that could have stood there; `logprob` is the model's own, as in `Token`.
+
+    `penalty` is what penalties added to its logit before the choice, in nats: mostly 0 or below.
+    """
 
     id: int
     text: str
     logprob: float
+    penalty: float = 0.0
 
     @property
     def probability(self) -> float:
@@ -113,10 +140,11 @@ class Token:
 
     `logprob` is the natural logarithm of the model's own probability, at temperature 1, before
     any penalty or filter; `None` where there is nothing before the token to condition on.
-    `sampled_logprob` is that under penalties, temperature and filters; `None` in a scored text.
+    `sampled_logprob` is that under penalties, temperature and filters; `None` where the token was not
+    sampled: in a scored text, or put there by a branch.
     `rank` is 1 for the most likely token. `entropy` is that of the model's own distribution, in
     nats. `text` is what became readable with this token: where a character's bytes are spread
-    over several tokens, all of it stands at the last.
+    over several tokens, all of it stands at the last. `alternatives` are the best tokens, `tail` all others.
     """
 
     id: int
@@ -129,6 +157,8 @@ class Token:
     alternatives: tuple[Alternative, ...] = ()
     sampling: Sampling | None = field(default=None, compare=False)
     ms: float | None = field(default=None, compare=False)
+    penalty: float = 0.0
+    tail: Tail | None = field(default=None, repr=False)
 
     @property
     def probability(self) -> float | None:
@@ -192,6 +222,10 @@ class Maker(Protocol):
     def replay(self, generation: Generation) -> Generation: ...
 
     def continue_from(self, generation: Generation, **changes) -> Generation: ...
+
+    def branch_from(self, generation: Generation, index: int, token: str | int, **changes) -> Generation: ...
+
+    def distribution_at(self, generation: Generation, index: int, k: int, **changes) -> Distribution: ...
 
 
 @dataclass(frozen=True)
@@ -262,6 +296,17 @@ class Generation:
     def continue_(self, **changes) -> Generation:
         """Go on from the last token; `changes` are fields of `Sampling`. Returns both parts as one."""
         return _require_maker(self).continue_from(self, **changes)
+
+    def branch(self, index: int, token: str | int, **changes) -> Generation:
+        """What would have come, had `token` stood at `index`: a text (one of the alternatives, or any other), or an id.
+
+        The tokens before are kept, and not computed again. `changes` are fields of `Sampling`.
+        """
+        return _require_maker(self).branch_from(self, index, token, **changes)
+
+    def distribution(self, index: int, k: int = 20, **changes) -> Distribution:
+        """What the token at `index` was chosen from, exactly: under its own settings, or changed ones."""
+        return _require_maker(self).distribution_at(self, index, k, **changes)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is saved of a generation: all but its model."""
@@ -344,10 +389,11 @@ class Samples:
 
 @dataclass(frozen=True)
 class Distribution:
-    """What could come next: the best tokens with their probabilities, at temperature 1.
+    """What could come next: the best tokens with their probabilities.
 
-    `entropy` is that of the whole distribution, in nats; `rest` is the probability of all
-    tokens that are not in `top`.
+    These are the model's own at temperature 1, or those that `sampling` leaves; `kept_tokens` have any.
+    `entropy` is that of the whole distribution, in nats; `rest` is the probability of all tokens that
+    are not in `top`.
     """
 
     text: str
@@ -355,6 +401,8 @@ class Distribution:
     entropy: float
     vocabulary_tokens: int
     model: str
+    sampling: Sampling | None = None
+    kept_tokens: int | None = None
 
     @property
     def rest(self) -> float:

@@ -205,26 +205,32 @@ class LLM:
 
     def next(self, text: str, k: int = 10) -> Distribution:
         """The k most likely tokens behind a text, without a chat template."""
-        if k < 1:
-            raise OptionError(f"k is {k}", "give a whole number, 1 or more")
-        return self._backend.next(text, k)
+        return self._backend.next(text, _check_k(k))
 
     def tokenize(self, text: str) -> Prompt:
         """The ids and pieces that a raw text is cut into; it may be longer than the context."""
         return self._backend.tokenize(text)
 
     def replay(self, generation: Generation) -> Generation:
-        """Generate again, with the same prompt, settings and seed.
+        """Generate again: the same prompt, each token with the settings and seed that it had, or put there again.
 
-        Raises where a generation was continued with other settings: no single run gives it.
+        Raises where the stop texts changed on the way: no single run gives that.
         """
+        return finish(self.start_replay(generation))
+
+    def start_replay(self, generation: Generation) -> Stream:
+        """`replay`, token by token."""
         for index, token in enumerate(generation.tokens):
-            if token.sampling and not _chooses_alike(token.sampling, generation.sampling):
-                raise OptionError(
-                    f"the settings changed on the way, before token {index}",
-                    "replay the parts, or retry with one setting",
-                )
-        return finish(self.start_again(generation, generation.sampling))
+            if token.sampling and token.sampling.stop != generation.sampling.stop:
+                raise OptionError(f"the stop texts changed before token {index}", "replay the parts")
+        return Stream(
+            self._backend.run,
+            generation.prompt,
+            generation.sampling,
+            generation.sample,
+            maker=self,
+            script=generation.tokens,
+        )
 
     def start_again(self, generation: Generation, settings: Sampling) -> Stream:
         """Generate behind the same prompt, with settings of its own, token by token."""
@@ -247,6 +253,35 @@ class LLM:
         return Stream(
             self._backend.run, generation.prompt, settings, generation.sample, given=generation.tokens, maker=self
         )
+
+    def branch_from(self, generation: Generation, index: int, token: str | int, **changes) -> Generation:
+        """What would have come, had `token` stood at `index`; `max_tokens` counts those to come."""
+        return finish(self.start_branch(generation, index, token, **changes))
+
+    def start_branch(self, generation: Generation, index: int, token: str | int, **changes) -> Stream:
+        """`branch_from`, token by token. An index behind the last token overrules the end of the text."""
+        index = _check_index(generation, index, len(generation.tokens))
+        standing = generation.tokens[index] if index < len(generation.tokens) else generation.end
+        forced_ids = self._backend.read_token(token, standing)
+        n_more = changes.pop("max_tokens", generation.sampling.max_tokens)
+        settings = replace_sampling(generation.sampling, changes)
+        settings = replace_sampling(settings, {"max_tokens": index + len(forced_ids) + n_more})
+        return Stream(
+            self._backend.run,
+            generation.prompt,
+            settings,
+            generation.sample,
+            given=generation.tokens[:index],
+            maker=self,
+            forced_ids=forced_ids,
+        )
+
+    def distribution_at(self, generation: Generation, index: int, k: int = 20, **changes) -> Distribution:
+        """What the token at `index` was chosen from, exactly: under its own settings, or changed ones."""
+        tokens = (*generation.tokens, generation.end) if generation.end else generation.tokens
+        index = _check_index(generation, index, len(tokens) - 1)
+        settings = replace_sampling(tokens[index].sampling or generation.sampling, changes)
+        return self._backend.distribution(generation.prompt, generation.tokens[:index], settings, _check_k(k))
 
     def forget(self) -> None:
         """Empty the prefix cache."""
@@ -286,9 +321,18 @@ class LLM:
         return f"<LLM {self.name}: {self.info.parameters / 1e6:,.0f}M parameters, {self._backend.loaded.format}>"
 
 
-def _chooses_alike(one: Sampling, other: Sampling) -> bool:
-    """Whether two settings choose the same tokens, however long they let a text become."""
-    return replace_sampling(one, {"max_tokens": other.max_tokens, "stop": other.stop}) == other
+def _check_k(k: int) -> int:
+    if k < 1:
+        raise OptionError(f"k is {k}", "give a whole number, 1 or more")
+    return k
+
+
+def _check_index(generation: Generation, index: int, last: int) -> int:
+    """An index of a token, counted from the end where it is negative."""
+    found = index + len(generation.tokens) if index < 0 else index
+    if not 0 <= found <= last:
+        raise OptionError(f"there is no token {index}", f"the text has {len(generation.tokens)}, counted from 0")
+    return found
 
 
 def finish(stream: Stream) -> Generation:

@@ -20,6 +20,7 @@ import llm_magic
 from llm_magic.engine.cache import PrefixCache, Sequence
 from llm_magic.engine.generate import Step
 from llm_magic.errors import ContextOverflow, GenerationInterrupted, NumericError, OptionError
+from llm_magic.generation import Tail
 
 TEXT = "In the inner theatre the painter entered, the other in the winter. " * 5
 
@@ -127,8 +128,10 @@ def test_a_continued_generation_is_counted_and_replayed_as_one(tiny_llm):
     joined = part.continue_(max_tokens=14)
     assert joined.sampling.max_tokens == 24 and joined.replay() == joined
     assert joined.decode_ms == pytest.approx(sum(t.ms for t in (*joined.tokens, joined.end) if t))
-    with pytest.raises(OptionError, match="changed on the way"):
-        part.continue_(max_tokens=3, temperature=2.0).replay()
+    bolder = part.continue_(max_tokens=8, temperature=2.0)
+    assert bolder.replay() == bolder and bolder.tokens[9].sampling.temperature == 1.0
+    with pytest.raises(OptionError, match="stop texts changed"):
+        part.continue_(max_tokens=3, stop="zzz").replay()
 
 
 @pytest.fixture
@@ -140,10 +143,9 @@ def script(tiny_llm, monkeypatch):
         id_of = {tokenizer.bytes_of(i): i for i in range(tokenizer.vocabulary_tokens)}
         ids = [id_of[bytes([byte])] for byte in text.encode()]
 
-        def generate(model, sequence, settings, stop_ids, max_tokens, sample=0):
-            done = len(sequence.ids) - n_prompt
-            for token_id in ids[done : done + max_tokens]:
-                yield Step(token_id, -1.0, 1, 1.0, (token_id,), (-1.0,), -1.0, 1.0)
+        def generate(model, sequence, plan, stop_ids, first_index=0, sample=0):
+            for token_id in ids[len(sequence.ids) - n_prompt :]:
+                yield Step(token_id, -1.0, 1, 1.0, (token_id,), (-1.0,), (0.0,), 0.0, Tail(-1.0, b""), -1.0, 1.0)
                 sequence.commit([token_id])
 
         monkeypatch.setattr("llm_magic.engine.generate.generate", generate)

@@ -48,7 +48,7 @@ def test_temperature_equals_transformers(temperature):
 def test_top_k_equals_transformers(k):
     logits = random_logits()
     settings = Sampling(temperature=1.0, top_k=k, top_p=1.0, repetition_penalty=1.0)
-    kept, ids = ladder.filter_logits(logits, torch.tensor([]).long(), settings)
+    kept, ids = ladder.filter_logits(logits, settings)
     ours = torch.full((V,), -torch.inf).scatter(0, ids, kept)
     assert torch.equal(ours, theirs(transformers.TopKLogitsWarper(k), logits))
 
@@ -87,7 +87,7 @@ def test_the_whole_ladder_equals_transformers_in_the_same_order(settings):
         expected = theirs(transformers.TopPLogitsWarper(settings.top_p), expected)
     if settings.min_p:
         expected = theirs(transformers.MinPLogitsWarper(settings.min_p), expected)
-    kept, ids = ladder.filter_logits(logits, seen, settings)
+    kept, ids = ladder.filter_logits(ladder.penalise(logits, seen, settings), settings)
     ours = torch.full((V,), -torch.inf).scatter(0, ids, kept)
     torch.testing.assert_close(ours.softmax(0), expected.softmax(0))
 
@@ -99,8 +99,9 @@ def test_the_best_at_hand_spare_no_candidate(penalty, temperature):
         logits = random_logits(seed) - seed / 4
         best_ids, seen = logits.topk(60).indices, random_logits(seed + 100).topk(100).indices
         settings = Sampling(temperature=temperature, top_k=40, repetition_penalty=penalty)
-        quick = ladder.filter_logits(logits, seen, settings, best_ids)
-        for ours, expected in zip(quick, ladder.filter_logits(logits, seen, settings), strict=True):
+        penalised = ladder.penalise(logits, seen, settings)
+        quick = ladder.filter_logits(penalised, settings, best_ids, logits[best_ids[-1]])
+        for ours, expected in zip(quick, ladder.filter_logits(penalised, settings), strict=True):
             assert torch.equal(ours, expected)
 
 
@@ -109,7 +110,7 @@ def test_the_best_at_hand_spare_no_candidate(penalty, temperature):
 def test_a_nucleus_among_the_best_is_that_of_all(p, spread):
     logits = torch.randn(5000, generator=torch.Generator().manual_seed(1)) * spread
     settings = Sampling(temperature=1.0, top_k=0, top_p=p, min_p=0.01, repetition_penalty=1.0)
-    kept, ids = ladder.filter_logits(logits, torch.tensor([], dtype=torch.long), settings)
+    kept, ids = ladder.filter_logits(logits, settings)
     masked = ladder.keep_min_p(ladder.keep_top_p(logits, p), 0.01)
     assert sorted(ids.tolist()) == (masked > -torch.inf).nonzero()[:, 0].tolist()
     assert torch.equal(kept, logits[ids])
@@ -117,7 +118,8 @@ def test_a_nucleus_among_the_best_is_that_of_all(p, spread):
 
 def test_temperature_zero_leaves_the_best_after_penalties():
     logits = torch.tensor([1.0, 3.0, 2.9])
-    _, ids = ladder.filter_logits(logits, torch.tensor([1]), Sampling(temperature=0, repetition_penalty=2.0))
+    settings = Sampling(temperature=0, repetition_penalty=2.0)
+    _, ids = ladder.filter_logits(ladder.penalise(logits, torch.tensor([1]), settings), settings)
     assert ids.tolist() == [2]
 
 
@@ -174,5 +176,5 @@ def test_a_setting_out_of_range_is_named_with_its_value(bad):
 
 
 def test_a_top_k_beyond_the_vocabulary_keeps_all():
-    kept, _ = ladder.filter_logits(random_logits(), torch.tensor([]).long(), Sampling(top_k=10**6, top_p=1.0))
+    kept, _ = ladder.filter_logits(random_logits(), Sampling(top_k=10**6, top_p=1.0))
     assert len(kept) == V

@@ -91,7 +91,6 @@ class LocalBackend:
     def run(self, stream: Stream) -> Iterator[Token]:
         """The tokens of one generation, behind the stream's prompt and the tokens it was given."""
         started = time.perf_counter()
-        settings = stream.sampling
         finder = _make_finder(stream)
         text = TextStream(self.tokenizer)
         given, shown = stream.tokens, []
@@ -102,8 +101,8 @@ class LocalBackend:
                 break
         stream.tokens = shown
         ids = [*stream.prompt.ids, *(token.id for token in given)]
-        n_left = settings.max_tokens - len(given)
-        if finder.is_found or n_left < 1 or len(ids) >= self.context_tokens:
+        is_full = len(given) >= stream.sampling.max_tokens
+        if finder.is_found or is_full or len(ids) >= self.context_tokens:
             stream.finish_reason = "stop" if finder.is_found else "length"
             if not finder.is_found:
                 stream.tokens += _with_rest(finder.flush(), text.flush())
@@ -115,7 +114,7 @@ class LocalBackend:
                     break
             else:
                 stream.prefill_ms = 1000 * (time.perf_counter() - started)
-                yield from self._decode(stream, sequence, n_left, finder, text)
+                yield from self._decode(stream, sequence, len(given), finder, text)
             if not finder.is_found:
                 yield from _with_rest(finder.flush(), text.flush())
         finally:
@@ -166,22 +165,25 @@ class LocalBackend:
         """One more step of a stream: the tokens that are free to be shown with it; sees to how it ends."""
         stream.decode_ms += step.ms
         if step.id in self.tokenizer.end_ids:
-            stream.end, stream.finish_reason = self._to_token(step, b"", "", stream.sampling), "stop"
+            stream.end, stream.finish_reason = self._to_token(step, b"", ""), "stop"
             return []
-        token = self._to_token(step, *text.push(step.id), stream.sampling)
+        token = self._to_token(step, *text.push(step.id))
         tokens = finder.push(token, text.open_bytes)
         if finder.is_found:
             stream.finish_reason = "stop"
         return tokens
 
     def _decode(
-        self, stream: Stream, sequence: Sequence, n_left: int, finder: StopFinder, text: TextStream
+        self, stream: Stream, sequence: Sequence, n_given: int, finder: StopFinder, text: TextStream
     ) -> Iterator[Token]:
-        end_ids = self.tokenizer.end_ids
-        for step in engine.generate(self.decoder, sequence, stream.sampling, end_ids, n_left, stream.sample):
+        end_ids, n_made = self.tokenizer.end_ids, n_given
+        for step in engine.generate(self.decoder, sequence, stream.plan, end_ids, n_given, stream.sample):
+            n_made += 1
             yield from self._write(stream, step, finder, text)
             if stream.finish_reason == "stop" or stream.is_stopped:
                 return
+            if n_made >= stream.sampling.max_tokens:
+                break
         stream.finish_reason = "length"
 
     def score(self, text: str, context: str) -> Score:
@@ -231,12 +233,42 @@ class LocalBackend:
         top = self._to_alternatives(top_ids, top_logprobs)
         return Distribution(text, top, entropy, self.decoder.config.vocabulary_tokens, self.loaded.name)
 
-    def _to_alternatives(self, ids: abc.Sequence[int], logprobs: abc.Sequence[float]) -> tuple[Alternative, ...]:
-        text_of = self.tokenizer.text_of
-        return tuple(Alternative(i, text_of(i), logprob) for i, logprob in zip(ids, logprobs, strict=True))
+    def read_token(self, token: str | int, standing: Token | None) -> list[int]:
+        """The ids of what shall stand at a token's place: an alternative by its text, any other text, or an id."""
+        if isinstance(token, str):
+            listed = standing.alternatives if standing else ()
+            known = next((other.id for other in listed if other.text == token), None)
+            ids = [known] if known is not None else self.tokenizer.encode(token)
+            if not ids:
+                raise OptionError("the text is empty", "give what shall stand there")
+            return ids
+        if not 0 <= token < self.decoder.config.vocabulary_tokens:
+            n = self.decoder.config.vocabulary_tokens
+            raise OptionError(f"there is no token of id {token}", f"the vocabulary has {n:,}, counted from 0")
+        return [int(token)]
 
-    def _to_token(self, step: engine.Step, data: bytes, text: str, sampling: Sampling | None = None) -> Token:
-        alternatives = self._to_alternatives(step.top_ids, step.top_logprobs)
+    def distribution(self, prompt: Prompt, tokens: abc.Sequence[Token], settings: Sampling, k: int) -> Distribution:
+        """What the settings leave behind a prompt and the tokens of its answer."""
+        ids = [*prompt.ids, *(token.id for token in tokens)]
+        sequence, _ = self.prefix_cache.take(ids)
+        try:
+            for _ in engine.prefill(self.decoder, sequence, ids):
+                pass
+            kept_ids, logprobs, entropy = engine.kept_distribution(self.decoder, sequence, settings)
+        finally:
+            self.prefix_cache.put(sequence)
+        top = self._to_alternatives(kept_ids[:k], logprobs[:k])
+        text = "".join(token.text for token in tokens)
+        n, name = self.decoder.config.vocabulary_tokens, self.loaded.name
+        return Distribution(text, top, entropy, n, name, settings, len(kept_ids))
+
+    def _to_alternatives(self, *columns: abc.Sequence) -> tuple[Alternative, ...]:
+        """From ids, logprobs and, where there were any, penalties."""
+        text_of = self.tokenizer.text_of
+        return tuple([Alternative(row[0], text_of(row[0]), *row[1:]) for row in zip(*columns, strict=True)])
+
+    def _to_token(self, step: engine.Step, data: bytes, text: str) -> Token:
+        alternatives = self._to_alternatives(step.top_ids, step.top_logprobs, step.top_penalties)
         return Token(
             step.id,
             data,
@@ -246,8 +278,10 @@ class LocalBackend:
             step.rank,
             step.entropy,
             alternatives,
-            sampling,
+            step.settings,
             step.ms,
+            step.penalty,
+            step.tail,
         )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from llm_magic.generation import Generation, Maker, Prompt, Sampling, Token
+from llm_magic.generation import Generation, Maker, Prompt, Sampling, Token, replace_sampling
 
 
 class Stream:
     """Tokens as they are made; `generation` is the value of all that came so far.
 
-    A backend writes into the fields below while it runs. `stop()` may be called from another thread or
-    a signal handler: the generation ends before its next token, as `interrupted`.
+    A backend writes into the fields below while it runs. `stop()` and `steer()` may be called from another thread or
+    a signal handler: the generation ends before its next token, as `interrupted`; or goes on under other settings.
+
+    `given` are tokens that are there already, `forced_ids` those that come first, whatever the model would choose.
+    A replay follows a `script`: each token is chosen with the settings, or forced, as it was.
     """
 
     def __init__(
@@ -22,9 +25,14 @@ class Stream:
         sample: int = 0,
         given: Sequence[Token] = (),
         maker: Maker | None = None,
+        forced_ids: Sequence[int] = (),
+        script: Sequence[Token] = (),
     ):
         self.prompt, self.sampling, self.sample, self.maker = prompt, sampling, sample, maker
         self.tokens = list(given)
+        self._forced = dict(enumerate(forced_ids, start=len(given)))
+        self._forced |= {i: token.id for i, token in enumerate(script) if token.sampled_logprob is None}
+        self._script = [token.sampling for token in script]
         self.finish_reason = "interrupted"
         self.end: Token | None = None
         self.cached_tokens = 0
@@ -44,6 +52,16 @@ class Stream:
     def stop(self) -> None:
         """End the generation before its next token."""
         self.is_stopped = True
+
+    def steer(self, **changes) -> None:
+        """Change the settings of the tokens to come; stop texts stay."""
+        changes.pop("stop", None)
+        self.sampling = replace_sampling(self.sampling, changes)
+
+    def plan(self, index: int) -> tuple[Sampling, int | None]:
+        """What the token at `index` is chosen with, and its id where it is forced."""
+        of_script = self._script[index] if index < len(self._script) else None
+        return of_script or self.sampling, self._forced.get(index)
 
     @property
     def generation(self) -> Generation:

@@ -49,7 +49,10 @@ def generate_batch(
     while running:
         steps = choose_steps(model, hidden, seen, [row.settings for row in running], [row.sample for row in running])
         ms = 1000 * (time.perf_counter() - started)
-        yield [(row, dataclasses.replace(step, ms=ms)) for row, step in zip(running, steps, strict=True)]
+        yield [
+            (row, dataclasses.replace(step, ms=ms, settings=row.settings))
+            for row, step in zip(running, steps, strict=True)
+        ]
         started = time.perf_counter()
         for row, step, ids in zip(running, steps, seen, strict=True):
             ids.append(step.id)

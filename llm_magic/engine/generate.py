@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +18,9 @@ from llm_magic.engine.cache import KVCache, Sequence
 from llm_magic.engine.linear import native_kernels
 from llm_magic.engine.model import Decoder
 from llm_magic.engine.step import Stepper
-from llm_magic.engine.vocabulary import Logits
+from llm_magic.engine.vocabulary import Logits, count_tails
 from llm_magic.errors import NumericError
-from llm_magic.generation import Sampling
+from llm_magic.generation import Sampling, Tail
 
 PREFILL_TOKENS = 256  # a prompt goes through the decoder in pieces of this, so that a stop is heard
 ALTERNATIVES = 20
@@ -28,7 +30,8 @@ ALTERNATIVES = 20
 class Step:
     """One token in figures: the model's own distribution around it, in nats.
 
-    `top_ids` and `top_logprobs` are the best of the vocabulary, most likely first.
+    `top_ids` and `top_logprobs` are the best of the vocabulary, most likely first; `penalty` and `top_penalties` are
+    what penalties added to their logits. `sampled_logprob` is None where the token was not sampled.
     """
 
     id: int
@@ -37,10 +40,16 @@ class Step:
     entropy: float
     top_ids: tuple[int, ...]
     top_logprobs: tuple[float, ...]
+    top_penalties: tuple[float, ...]
+    penalty: float
+    tail: Tail
     sampled_logprob: float | None = None
     ms: float | None = None
+    settings: Sampling | None = None
 
 
+# of the token at an index of the text: the settings it is chosen with, and its id where it is not to be chosen
+Plan = Callable[[int], tuple[Sampling, int | None]]
 RunTokens = Callable[[Tensor, KVCache], Tensor]
 
 
@@ -71,19 +80,26 @@ def prefill(model: Decoder, sequence: Sequence, ids: list[int]) -> Iterator[int]
 
 
 def generate(
-    model: Decoder, sequence: Sequence, settings: Sampling, stop_ids: frozenset[int], max_tokens: int, sample: int = 0
+    model: Decoder,
+    sequence: Sequence,
+    plan: Plan,
+    stop_ids: frozenset[int],
+    first_index: int = 0,
+    sample: int = 0,
 ) -> Iterator[Step]:
-    """Steps of one continuation of a prefilled sequence, up to `max_tokens` or the context's end.
+    """Steps of one continuation of a prefilled sequence, up to the context's end.
 
-    A step that chose one of `stop_ids` is the last. Each token but the last is committed to the
-    sequence, so whatever was yielded can be continued, wherever the iteration ended.
+    The plan is asked before each step, so that settings may change on the way; `first_index` is that of the first
+    token. A step that chose one of `stop_ids` is the last. Each token but the last is committed to the sequence, so
+    whatever was yielded can be continued, wherever the iteration ended.
     """
     hidden, started, run = sequence.hidden, time.perf_counter(), make_runner(model)
     seen = Seen(sequence.ids, model.config.context_tokens, model.device)
-    for index in range(1, max_tokens + 1):
-        (step,) = choose_steps(model, hidden[None], [seen], [settings], [sample])
-        yield dataclasses.replace(step, ms=1000 * (time.perf_counter() - started))
-        if step.id in stop_ids or index == max_tokens:
+    for index in itertools.count(first_index):
+        settings, forced_id = plan(index)
+        (step,) = choose_steps(model, hidden[None], [seen], [settings], [sample], [forced_id])
+        yield dataclasses.replace(step, ms=1000 * (time.perf_counter() - started), settings=settings)
+        if step.id in stop_ids:
             return
         if len(sequence.ids) + 1 >= model.config.context_tokens:
             return
@@ -128,44 +144,72 @@ def advance(sequence: Sequence, token_id: int, run: RunTokens) -> Tensor:
 
 @torch.inference_mode()
 def choose_steps(
-    model: Decoder, hidden: Tensor, seen: list[Seen], settings: list[Sampling], samples: list[int]
+    model: Decoder,
+    hidden: Tensor,
+    seen: list[Seen],
+    settings: list[Sampling],
+    samples: list[int],
+    forced_ids: list[int | None] | None = None,
 ) -> list[Step]:
-    """Choose a token behind each hidden state (M, d), each with what its row has seen, its settings and its number."""
+    """Choose a token behind each hidden state (M, d), each with what its row has seen, its settings and its number.
+
+    Where `forced_ids` has one for a row, it is taken as it is.
+    """
     logits = model.logits(hidden)
     if not logits.best[:, 0].isfinite().all():
         raise _not_numbers()
-    chosen = []
+    chosen, penalised = [], []
     for row, (before, sampling, sample) in enumerate(zip(seen, settings, samples, strict=True)):
-        kept, kept_ids = ladder.filter_logits(logits.all[row], before.ids, sampling, logits.best_ids[row])
-        chosen.append(ladder.choose(kept, kept_ids, sampling.seed, sample, len(before)))
+        penalised.append(ladder.penalise(logits.all[row], before.ids, sampling))
+        if (forced_id := forced_ids[row] if forced_ids else None) is not None:
+            chosen.append((torch.tensor(forced_id, device=hidden.device), torch.tensor(math.nan)))
+            continue
+        kept = ladder.filter_logits(penalised[row], sampling, logits.best_ids[row], logits.best[row, -1])
+        chosen.append(ladder.choose(*kept, sampling.seed, sample, len(before)))
     ids, logprobs = (torch.stack(values).to(hidden.device) for values in zip(*chosen, strict=True))
-    return describe(logits, ids, logprobs)
+    return describe(logits, ids, torch.stack(penalised) if len(penalised) > 1 else penalised[0][None], logprobs)
 
 
 @torch.inference_mode()
-def describe(logits: Logits, ids: Tensor, sampled_logprobs: Tensor | None = None) -> list[Step]:
-    """What the model thought of `ids` (M,), one for each row of logits. One transfer to the host."""
-    own = logits.all.gather(-1, ids[:, None])
-    top, top_ids = logits.best[:, :ALTERNATIVES], logits.best_ids[:, :ALTERNATIVES]
-    sampled = torch.zeros_like(own) if sampled_logprobs is None else sampled_logprobs[:, None]
-    # ids are whole numbers below 2^24, so fp32 holds them
-    table = torch.cat([ids[:, None], sampled, own, logits.summarise(ids), top, top_ids], dim=1).tolist()
-    return [_read_row(row, top.shape[1], sampled_logprobs is not None) for row in table]
+def describe(
+    logits: Logits, ids: Tensor, penalised: Tensor | None = None, sampled_logprobs: Tensor | None = None
+) -> list[Step]:
+    """What the model thought of `ids` (M,), one for each row of logits; `penalised` (M, V) are these behind the
+    penalties. Both may be overwritten. NaN among `sampled_logprobs` stands for a token that was not sampled."""
+    penalised = logits.all if penalised is None else penalised
+    n_top = min(ALTERNATIVES, logits.best.shape[1])
+    top, top_ids = logits.best[:, :n_top], logits.best_ids[:, :n_top]
+    listed = torch.cat([ids[:, None], top_ids], dim=1)  # (M, 1 + n)
+    own = logits.all.gather(-1, listed)
+    penalties = penalised.gather(-1, listed) - own
+    sampled = torch.full_like(own[:, :1], math.nan) if sampled_logprobs is None else sampled_logprobs[:, None]
+    # ids are whole numbers below 2^24, so fp32 holds them. One transfer to the host
+    table = torch.cat([sampled, logits.summarise(ids), listed, own, penalties], dim=1).tolist()
+    penalised.scatter_(-1, top_ids, -torch.inf)
+    tails = count_tails(penalised, top[:, -1], logits.kernels).cpu()
+    row_bytes = tails[0].nbytes
+    tail_data = [ctypes.string_at(tails.data_ptr() + i * row_bytes, row_bytes) for i in range(len(tails))]
+    return [_read_row(row, data) for row, data in zip(table, tail_data, strict=True)]
 
 
-def _read_row(row: list[float], n_top: int, is_sampled: bool) -> Step:
-    token_id, sampled_logprob, own, highest, total, weighted, n_above = row[:7]
+def _read_row(row: list[float], tail_data: bytes) -> Step:
+    sampled_logprob, highest, total, weighted, n_above = row[:5]
     if not (math.isfinite(weighted) and math.isfinite(highest)):
         raise _not_numbers()
+    n = (len(row) - 5) // 3  # the token itself, then the best
+    ids, logits, penalties = row[5 : 5 + n], row[5 + n : 5 + 2 * n], row[5 + 2 * n :]
     log_total = highest + math.log(total)
     return Step(
-        id=int(token_id),
-        logprob=own - log_total,
+        id=int(ids[0]),
+        logprob=logits[0] - log_total,
         rank=int(n_above) + 1,
         entropy=max(0.0, math.log(total) - weighted / total),
-        top_ids=tuple(map(int, row[7 + n_top :])),
-        top_logprobs=tuple([logit - log_total for logit in row[7 : 7 + n_top]]),
-        sampled_logprob=sampled_logprob if is_sampled else None,
+        top_ids=tuple(map(int, ids[1:])),
+        top_logprobs=tuple([logit - log_total for logit in logits[1:]]),
+        top_penalties=tuple(penalties[1:]),
+        penalty=penalties[0],
+        tail=Tail(logits[-1] - log_total, tail_data),
+        sampled_logprob=None if math.isnan(sampled_logprob) else sampled_logprob,
     )
 
 
@@ -202,6 +246,19 @@ def next_distribution(model: Decoder, hidden: Tensor, k: int) -> tuple[list[int]
     if not math.isfinite(entropy):
         raise _not_numbers()
     return ids.tolist(), top.tolist(), entropy.item()
+
+
+@torch.inference_mode()
+def kept_distribution(model: Decoder, sequence: Sequence, settings: Sampling) -> tuple[list[int], list[float], float]:
+    """What penalties, temperature and filters leave behind a prefilled sequence: ids and logprobs, most likely first,
+    and the entropy in nats."""
+    logits, seen = model.logits(sequence.hidden[None]), torch.tensor(sequence.ids, device=model.device)
+    kept, ids = ladder.filter_logits(ladder.penalise(logits.all[0], seen, settings), settings)
+    logprobs, order = kept.double().log_softmax(-1).sort(descending=True, stable=True)
+    entropy = torch.special.entr(logprobs.exp()).sum()
+    if not math.isfinite(entropy):
+        raise _not_numbers()
+    return ids[order].tolist(), logprobs.tolist(), entropy.item()
 
 
 def _not_numbers() -> NumericError:

@@ -25,6 +25,13 @@ def penalise_repetition(logits: Tensor, seen_ids: Tensor, penalty: float) -> Ten
     return logits.index_put((seen_ids,), torch.where(seen > 0, seen / penalty, seen * penalty))
 
 
+def penalise(logits: Tensor, seen_ids: Tensor, sampling: Sampling) -> Tensor:
+    """(V,) after all penalties: the same tensor where they are off."""
+    if sampling.repetition_penalty == 1 or not len(seen_ids):
+        return logits
+    return penalise_repetition(logits, seen_ids, sampling.repetition_penalty)
+
+
 def temper(logits: Tensor, temperature: float) -> Tensor:
     """Divide by the temperature, which is above 0.
 
@@ -57,22 +64,19 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
 
 
 def filter_logits(
-    logits: Tensor, seen_ids: Tensor, sampling: Sampling, best_ids: Tensor | None = None
+    penalised: Tensor, sampling: Sampling, best_ids: Tensor | None = None, floor: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The ladder, as far as the settings ask for it: (V,) -> candidate logits (n,) and their ids (n,).
+    """The ladder behind the penalties, as far as the settings ask for it: (V,) -> candidate logits (n,), ids (n,).
 
-    Temperature 0 leaves the best token alone. `best_ids`, the best of `logits` in their order, spare a
-    search through all of them where the penalty leaves it among these.
+    Temperature 0 leaves the best token alone. `best_ids`, the best before the penalties and in their order, spare a
+    search through all where the candidates are among them: the logits of all others were `floor` at most.
     """
-    penalised = logits
-    if sampling.repetition_penalty != 1 and len(seen_ids):
-        penalised = penalise_repetition(logits, seen_ids, sampling.repetition_penalty)
     k = 1 if sampling.temperature == 0 else sampling.top_k
     ids = None
-    if 0 < k < logits.shape[-1]:  # before the temperature, which keeps the order
+    if 0 < k < penalised.shape[-1]:  # before the temperature, which keeps the order
         top = None
         if best_ids is not None and k < len(best_ids) and sampling.repetition_penalty >= 1:
-            top = _top_of_best(penalised, k, best_ids, floor=logits[best_ids[-1]])
+            top = _top_of_best(penalised, k, best_ids, floor)
         penalised, ids = top or penalised.topk(k)
     if sampling.temperature == 0:
         return penalised, ids

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from llm_magic.engine.linear import Linear, Part
 from llm_magic.engine.native.machine import Machine
-from llm_magic.engine.native.matrix import summarise
+from llm_magic.engine.native.matrix import count_tail, summarise
+from llm_magic.generation import TAIL_BINS, TAIL_SPAN
 
 BEST_ROWS = 64
 SEARCH_BLOCK = 64
@@ -48,6 +49,26 @@ class Logits:
         n_above = (self.all > self.all.gather(-1, ids[:, None])).sum(-1)
         sums = weights.sum(-1), torch.linalg.vecdot(weights, below)
         return torch.stack([self.best[:, 0], *sums, n_above.float()], dim=-1)
+
+
+def count_tails(logits: Tensor, highest: Tensor, kernels: Machine | None) -> Tensor:
+    """Histograms of logits (M, V) below `highest` (M,): of each bin how many, and the sum of their distances from it,
+    (M, TAIL_BINS, 2). `Tail` has the bins' edges. Minus infinity is not counted.
+
+    >>> count_tails(torch.tensor([[0.0, -36.0, -100.0, -torch.inf]]), torch.tensor([0.0]), None)[0, [0, 30, 31]]
+    tensor([[  1.,   0.],
+            [  0.,   0.],
+            [  2., 136.]])
+    """
+    if kernels is not None:
+        return count_tail(kernels, logits, highest)
+    gaps = highest[:, None] - logits
+    is_counted = gaps.isfinite()
+    gaps = gaps.where(is_counted, 0.0).clamp(min=0)
+    bins = (gaps * (TAIL_BINS**2 / TAIL_SPAN)).sqrt().clamp(max=TAIL_BINS - 1).long()
+    counts = torch.stack([is_counted.float(), gaps], dim=-1)
+    found = torch.zeros(len(logits), TAIL_BINS, 2, device=logits.device)
+    return found.scatter_add_(1, bins[..., None].expand(-1, -1, 2), counts)
 
 
 class Head:

@@ -75,7 +75,7 @@ def write_model(path):
 
 
 OURS = f"""{memory.BEFORE}
-import sys, time
+import itertools, sys, time
 from llm_magic.engine import generate as engine
 from llm_magic.engine.cache import Sequence
 from llm_magic.generation import Sampling
@@ -89,7 +89,8 @@ list(engine.prefill(decoder, sequence, list(range(100, 612))))
 prefill = 512 / (time.perf_counter() - started)
 settings = Sampling(temperature=0, repetition_penalty=1.0)
 started = time.perf_counter()
-n = len(list(engine.generate(decoder, sequence, settings, frozenset(), 64)))
+steps = engine.generate(decoder, sequence, lambda index: (settings, None), frozenset())
+n = len(list(itertools.islice(steps, 64)))
 print(n / (time.perf_counter() - started), prefill, (anonymous() - before) / llm.info.file_bytes, load_s)
 """
 

@@ -21,7 +21,7 @@ import llvmlite
 import torch
 from llvmlite import binding, ir
 
-from llm_magic.engine.native import attention, calls, layers, products, summary
+from llm_magic.engine.native import attention, calls, layers, products, summary, tail
 from llm_magic.engine.native.crew import Crew
 from llm_magic.engine.native.emit import I32, I64, POINTER, VOID, Emitter
 from llm_magic.engine.native.products import Product
@@ -89,6 +89,14 @@ class Machine:
     @property
     def merge_summaries(self) -> int:
         return self._kernel("merge_summaries", summary.emit_merge_summaries)
+
+    @property
+    def count_tail(self) -> int:
+        return self._kernel("count_tail", tail.emit_count_tail)
+
+    @property
+    def merge_tails(self) -> int:
+        return self._kernel("merge_tails", tail.emit_merge_tails)
 
     def prepare(self, at_once: int, is_shared: bool, has_floats: bool) -> int:
         name = f"prepare_{at_once}_{is_shared:d}_{has_floats:d}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm_magic.engine.native import calls, summary
+from llm_magic.engine.native import calls, summary, tail
 from llm_magic.engine.native.calls import (
     CACHE_LINE_BYTES,
     INPUT_GROUP,
@@ -185,6 +185,22 @@ def summarise(machine: Machine, logits: Tensor, ids: Tensor) -> Tensor:
     program.add([machine.summarise, *operands])
     program.add([machine.barrier])
     program.add([machine.merge_summaries, *operands])
+    program.run(machine, rows)
+    return results
+
+
+def count_tail(machine: Machine, logits: Tensor, highest: Tensor) -> Tensor:
+    """Of each row of (M, V): how many logits lie in each bin below its `highest` (M,), and the sum of their
+    distances from it: (M, TAIL_BINS, 2). Minus infinity is not counted."""
+    rows, n = logits.shape
+    logits, highest = logits.contiguous(), highest.contiguous()
+    parts = torch.empty(rows, -(-n // tail.CHUNK), tail.PART_BYTES, dtype=torch.uint8)
+    results = torch.empty(rows, tail.ROW_BYTES // tail.PAIR_BYTES, 2)
+    operands = [logits.data_ptr(), n, highest.data_ptr(), parts.data_ptr(), results.data_ptr()]
+    program = Program()
+    program.add([machine.count_tail, *operands])
+    program.add([machine.barrier])
+    program.add([machine.merge_tails, *operands])
     program.run(machine, rows)
     return results
 
