@@ -17,7 +17,7 @@ def __getattr__(name: str):
     """`load` and the rest come when they are asked for: importing the package loads no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import_module("llm_magic.views")  # the values get their faces
+    import_module("llm_magic.widgets")  # the values get their faces
     return getattr(import_module(_HOMES[name]), name)
 
 

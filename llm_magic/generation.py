@@ -6,35 +6,15 @@ import dataclasses
 import math
 import numbers
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llm_magic.errors import OptionError
+from llm_magic.errors import OptionError, nearest
+from llm_magic.faces import Shown, Viewed
 
 if TYPE_CHECKING:
     import pandas
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """How a kind of value looks: as plain text, and as HTML without script."""
-
-    text: Callable[[Any], str]
-    html: Callable[[Any], str] | None = None
-
-
-FACES: dict[type, Face] = {}  # filled in by `views`, which knows these values; they do not know it
-
-
-def _print_face(self, printer, cycle: bool) -> None:
-    face = FACES.get(type(self))
-    printer.text(face.text(self) if face and not cycle else repr(self))
-
-
-def _draw_face(self) -> str | None:
-    face = FACES.get(type(self))
-    return face.html(self) if face and face.html else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +75,7 @@ _RANGES = (
 )
 
 
+MAX_SAMPLES = 64
 TAIL_BINS, TAIL_SPAN = 32, 36.0  # beyond this distance a token is too unlikely to count, at temperatures up to 2
 
 
@@ -174,7 +155,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Shown):
     """What exactly goes into the model: the text with its special tokens, and its ids.
 
     `text` is the rendered chat template in mode `ask`; `pieces` are the texts of the single
@@ -195,8 +176,6 @@ class Prompt:
         """How many tokens the answer may have before the context is full."""
         return self.context_tokens - len(self.ids)
 
-    _repr_pretty_, _repr_html_ = _print_face, _draw_face
-
 
 @dataclass(frozen=True)
 class KnownModel:
@@ -208,12 +187,10 @@ class KnownModel:
 
 
 @dataclass(frozen=True)
-class ModelTable:
+class ModelTable(Shown):
     """The models that have a name."""
 
     models: tuple[KnownModel, ...]
-
-    _repr_pretty_, _repr_html_ = _print_face, _draw_face
 
 
 class Maker(Protocol):
@@ -229,7 +206,7 @@ class Maker(Protocol):
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Viewed):
     """What a model wrote: a text, and for each of its tokens what else could have stood there.
 
     `finish_reason` is `stop` (the model ended its turn, or a stop text came), `length` or
@@ -308,6 +285,10 @@ class Generation:
         """What the token at `index` was chosen from, exactly: under its own settings, or changed ones."""
         return _require_maker(self).distribution_at(self, index, k, **changes)
 
+    def diff(self, other: Generation) -> Comparison:
+        """Both side by side, with what differs."""
+        return Comparison((self, other))
+
     def __getstate__(self) -> dict[str, Any]:
         """What is saved of a generation: all but its model."""
         return self.__dict__ | {"maker": None}
@@ -315,11 +296,9 @@ class Generation:
     def __str__(self) -> str:
         return self.text
 
-    _repr_pretty_, _repr_html_ = _print_face, _draw_face
-
 
 @dataclass(frozen=True)
-class Score:
+class Score(Viewed):
     """The model's probability of each token of a given text.
 
     The first token has no probability where nothing stands before it: its `logprob` is `None`,
@@ -347,11 +326,9 @@ class Score:
         """A frame with one row for each token."""
         return _tokens_to_pandas(self.tokens)
 
-    _repr_pretty_, _repr_html_ = _print_face, _draw_face
-
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Viewed):
     """Several generations of one prompt: a sequence of them, that shows them side by side."""
 
     generations: tuple[Generation, ...]
@@ -384,11 +361,16 @@ class Samples:
         ]
         return _import_pandas().DataFrame(rows)
 
-    _repr_pretty_, _repr_html_ = _print_face, _draw_face
+
+@dataclass(frozen=True)
+class Comparison(Shown):
+    """Two generations side by side, of one model or two; words that differ are marked."""
+
+    generations: tuple[Generation, Generation]
 
 
 @dataclass(frozen=True)
-class Distribution:
+class Distribution(Shown):
     """What could come next: the best tokens with their probabilities.
 
     These are the model's own at temperature 1, or those that `sampling` leaves; `kept_tokens` have any.
@@ -419,11 +401,9 @@ class Distribution:
         ]
         return _import_pandas().DataFrame(rows)
 
-    _repr_pretty_, _repr_html_ = _print_face, _draw_face
-
 
 @dataclass(frozen=True)
-class ModelInfo:
+class ModelInfo(Shown):
     """A loaded model in figures. `weights_bytes` and `cache_bytes` are what it holds in memory."""
 
     name: str
@@ -444,8 +424,6 @@ class ModelInfo:
     cache_bytes: int
     sha256: str | None
     license: str | None = None
-
-    _repr_pretty_, _repr_html_ = _print_face, _draw_face
 
 
 def _require_maker(generation: Generation) -> Maker:
@@ -477,8 +455,6 @@ def _tokens_to_pandas(tokens: tuple[Token, ...]) -> pandas.DataFrame:
 
 def replace_sampling(sampling: Sampling, changes: dict[str, Any]) -> Sampling:
     """`sampling` with some fields changed; an unknown field raises with the nearest names."""
-    from llm_magic.errors import nearest
-
     names = [f.name for f in dataclasses.fields(Sampling)]
     for name in changes:
         if name not in names:

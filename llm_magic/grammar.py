@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,12 @@ def _whole(text: str) -> int:
         raise OptionError(f"{text!r} is no whole number", "give a number such as 40") from None
 
 
+def _seed(text: str) -> int:
+    if text == "fresh":
+        return secrets.randbelow(2**31)
+    return _whole(text)
+
+
 def _identifier(text: str) -> str:
     if not text.isidentifier():
         raise OptionError(f"{text!r} is no name for a variable", "give a name such as answer")
@@ -55,7 +62,7 @@ SAMPLING_OPTIONS = (
     Option(("--repetition-penalty",), "repetition_penalty", "above 1 avoids what already occurs", _number, "X", True),
     Option(("-n", "--max-tokens"), "max_tokens", "end after N tokens", _whole, "N", True),
     Option(("--stop",), "stop", "end where TEXT begins; may be given again", str, "TEXT", True, True),
-    Option(("--seed",), "seed", "the same seed gives the same tokens", _whole, "N", True),
+    Option(("--seed",), "seed", "the same seed gives the same tokens; `fresh` takes another one", _seed, "N", True),
 )
 MODEL = Option(("-m", "--model"), "model", "a name, a .gguf file or a folder, for this call", str, "MODEL")
 OUT = Option(("-o", "--out"), "out", "put the result into the variable NAME", _identifier, "NAME")
@@ -68,12 +75,15 @@ CONTINUE = Option(("-c", "--continue"), "continue_", "go on in the latest conver
 DRY_RUN = Option(("--dry-run",), "dry_run", "show the exact prompt and its tokens; generate nothing")
 NO_STREAM = Option(("--no-stream",), "no_stream", "show the answer when it is complete")
 SAMPLES = Option(("--samples",), "samples", "N answers side by side, decoded together", _whole, "N")
+UI = Option(("--ui",), "ui", "keep the answer alive, with the sampling panel above it")
 COUNT = Option(("-k",), "k", "how many tokens to list", _whole, "N")
 
 SHOWING = (OUT, QUIET, PROBS)
-GENERATING = (MODEL, SYSTEM, CHAT, CONTINUE, SAMPLES, *SAMPLING_OPTIONS, *SHOWING, RAW, NO_STREAM, DRY_RUN)
+GENERATING = (MODEL, SYSTEM, CHAT, CONTINUE, SAMPLES, *SAMPLING_OPTIONS, *SHOWING, RAW, NO_STREAM, DRY_RUN, UI)
 
 TAKES_NOTHING, TAKES_MODEL, TAKES_VERB, TAKES_TEXT, TAKES_PROMPT = "nothing", "model", "verb", "text", "prompt"
+# a variable of the notebook, or none; two of them; an index and a token's text
+TAKES_NAME, TAKES_TWO_NAMES, TAKES_BRANCH = "name", "two names", "branch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,7 @@ class Command:
     text: str
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    namespace: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the notebook's variables
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -146,6 +157,12 @@ def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb
         return Command(verb, command.text, options, notes if body is None else ())
     if verb.takes == TAKES_NOTHING:
         return None if text else Command(verb, "", options)
+    if verb.takes in (TAKES_NAME, TAKES_TWO_NAMES):
+        names = text.split()
+        is_enough = len(names) == 2 if verb.takes == TAKES_TWO_NAMES else len(names) < 2
+        return Command(verb, text, options) if is_enough and all(map(str.isidentifier, names)) else None
+    if verb.takes == TAKES_BRANCH:
+        return Command(verb, text, options) if re.match(r"-?\d+\s+\S", text) else None
     try:
         word, more = _take_word(text, 0) if text else ("", 0)
     except OptionError:  # an apostrophe, not a quoted name

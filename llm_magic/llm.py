@@ -16,6 +16,7 @@ from llm_magic.backends.local import PREFIX_CACHE_BYTES, LocalBackend
 from llm_magic.backends.stream import Batch, Stream
 from llm_magic.errors import GenerationInterrupted, OptionError, nearest
 from llm_magic.generation import (
+    MAX_SAMPLES,
     Distribution,
     Generation,
     Message,
@@ -32,7 +33,6 @@ from llm_magic.weights import store
 from llm_magic.weights.load import load_model
 
 MODES = ("ask", "text", "code")
-MAX_SAMPLES = 64
 Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
 
 

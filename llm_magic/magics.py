@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.inputtransformer2 import cell_magic
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
-from traitlets import Bool, Float, Int, Unicode
+from traitlets import Bool, Float, Int, List, Unicode
 
-import llm_magic.views  # noqa: F401  the values get their faces
+import llm_magic.widgets  # noqa: F401  the values get their faces
 from llm_magic.completion import complete
 from llm_magic.errors import LLMError
 from llm_magic.generation import Sampling
-from llm_magic.grammar import PROBS, SAMPLING_OPTIONS, Command, read_command
+from llm_magic.grammar import PROBS, SAMPLES, SAMPLING_OPTIONS, Command, read_command
 from llm_magic.inputs import call_prompts
 from llm_magic.interpolate import interpolate
 from llm_magic.notebook import Notebook
@@ -23,6 +24,7 @@ from llm_magic.verbs.generate import run_prompt
 from llm_magic.verbs.help import describe_all
 
 _DEFAULTS = Sampling()
+_STEERING = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "seed"]
 
 
 @magics_class
@@ -37,13 +39,18 @@ class LLMMagics(Magics):
     min_p = Float(_DEFAULTS.min_p, help="Drop tokens less likely than p times the best; 0 is off.").tag(config=True)
     repetition_penalty = Float(_DEFAULTS.repetition_penalty, help="Above 1 avoids what occurs.").tag(config=True)
     max_tokens = Int(_DEFAULTS.max_tokens, help="End after so many tokens.").tag(config=True)
+    stop = List(Unicode(), help="Texts that end a generation.").tag(config=True)
     seed = Int(_DEFAULTS.seed, help="The same seed gives the same tokens.").tag(config=True)
+    fresh_seed = Bool(False, help="Take another seed for each prompt.").tag(config=True)
+    samples = Int(1, help="Show so many answers side by side.").tag(config=True)
     stream = Bool(True, help="Show answers while they are made.").tag(config=True)
+    live = Bool(True, help="Stream into a live view where a notebook's page is there.").tag(config=True)
     probs = Bool(False, help="Add a table of each token's probability to every answer.").tag(config=True)
 
     def __init__(self, shell):
         super().__init__(shell=shell)
-        self.notebook = Notebook()
+        self.notebook = Notebook(controls=self)
+        self.observe(lambda change: self.notebook.steer(change["name"], change["new"]), _STEERING)
 
     @needs_local_scope
     @no_var_expand
@@ -73,6 +80,8 @@ class LLMMagics(Magics):
             options.setdefault("no_stream", True)
         if self.probs and PROBS in verb.options:
             options.setdefault("probs", True)
+        if self.samples > 1 and SAMPLES in verb.options:
+            options.setdefault("samples", self.samples)
         text, put_in = command.text, ()
         if not options.get("raw"):
             text, put_in = interpolate(text, namespace)
@@ -81,7 +90,7 @@ class LLMMagics(Magics):
                 put_in = tuple(dict.fromkeys((*put_in, *more)))
         notes = command.notes + ((f"put in: {', '.join(put_in)}",) if put_in else ())
         run = command.verb.run if command.verb else run_prompt
-        command = Command(command.verb, text, options, notes)
+        command = Command(command.verb, text, options, notes, namespace)
         result = run(self.notebook, command, self._screen(options.get("quiet", False)))
         self.model = self.notebook.default_model or ""
         if (name := options.get("out")) is not None:
@@ -101,12 +110,18 @@ class LLMMagics(Magics):
     def _take_defaults(self) -> None:
         self.notebook.default_model = self.model or None
         self.notebook.system = self.system or None
-        names = [option.name for option in SAMPLING_OPTIONS if option.name != "stop"]
+        names = [option.name for option in SAMPLING_OPTIONS]
         self.notebook.default_sampling = {name: getattr(self, name) for name in names}
+        if self.fresh_seed:
+            self.notebook.default_sampling["seed"] = secrets.randbelow(2**31)
 
     def _screen(self, is_quiet: bool) -> Screen:
-        has_kernel = getattr(self.shell, "kernel", None) is not None
-        screen = NotebookScreen() if has_kernel else TerminalScreen()
+        kernel = getattr(self.shell, "kernel", None)
+        if kernel is None:
+            screen = TerminalScreen()
+        else:  # a notebook's page says more of a cell than a program that runs it and has nobody to see a widget
+            has_page = bool(kernel.get_parent("shell").get("metadata"))
+            screen = NotebookScreen(is_live=self.live and has_page, controls=self)
         return QuietScreen(screen) if is_quiet else screen
 
 

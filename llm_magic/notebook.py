@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llm_magic.errors import OptionError
-from llm_magic.generation import Distribution, Generation, Message, Samples, Sampling, Score
+from llm_magic.errors import LLMError, OptionError
+from llm_magic.generation import Comparison, Distribution, Generation, Message, Samples, Sampling, Score
 
 if TYPE_CHECKING:
+    from llm_magic.backends.stream import Stream
     from llm_magic.llm import LLM, Track
 
-Result = Generation | Samples | Score | Distribution
+Result = Generation | Samples | Score | Distribution | Comparison
 
 
 @dataclass(slots=True)
@@ -30,6 +32,8 @@ class Notebook:
     latest_chat: str | None = None
     shown: Any = None  # what the running cell has shown already, so that it is not shown twice
     was_interrupted: bool = False  # in the running cell
+    controls: Any = None  # the object whose traits are the defaults
+    running: list[Stream] = field(default_factory=list)  # generations that the controls may steer
 
     @property
     def defaults(self) -> Sampling:
@@ -74,6 +78,12 @@ class Notebook:
         if is_continued and not self.conversation:
             raise OptionError("there is no conversation to go on with", "ask something first, without -c")
         return self.conversation if is_continued else ()
+
+    def steer(self, name: str, value: Any) -> None:
+        """A default has changed: the tokens to come of what is running follow it."""
+        for stream in tuple(self.running):
+            with contextlib.suppress(LLMError):  # half typed
+                stream.steer(**{name: value})
 
     def reset(self) -> None:
         """Forget conversations, results and prefixes; models and defaults stay."""

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llm_magic.views  # noqa: F401
+from llm_magic.faces import FACES
 from llm_magic.generation import (
-    FACES,
     Alternative,
     Distribution,
     Generation,

@@ -12,8 +12,10 @@ from llm_magic.grammar import (
     NO_STREAM,
     SAMPLING_OPTIONS,
     SHOWING,
+    TAKES_BRANCH,
     TAKES_NOTHING,
     TAKES_PROMPT,
+    UI,
     Command,
     Verb,
 )
@@ -46,7 +48,7 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
     if n_turns := sum(message.role == "user" for message in history):
         notes += (f"{n_turns} earlier {'turn is' if n_turns == 1 else 'turns are'} in the context",)
     notebook.begin_prompt(options.get("model"), chat)
-    if "samples" in options:
+    if options.get("samples", 1) != 1:
         return _follow_samples(notebook, screen, command, llm.start_samples(prompt, options["samples"]), notes)
     return _follow(notebook, screen, command, llm.start(prompt), notes)
 
@@ -65,6 +67,27 @@ def continue_(notebook: Notebook, command: Command, screen: Screen) -> Generatio
     return _follow(notebook, screen, command, llm.start_from(latest, **changes), command.notes)
 
 
+def replay(notebook: Notebook, command: Command, screen: Screen) -> Generation:
+    """The latest generation once more, token by token as it was."""
+    latest, llm = _latest(notebook, screen)
+    return _follow(notebook, screen, command, llm.start_replay(latest), command.notes)
+
+
+def branch(notebook: Notebook, command: Command, screen: Screen) -> Generation:
+    """What the latest generation would have become with another token at an index."""
+    latest, llm = _latest(notebook, screen)
+    index, text = command.text.split(maxsplit=1)
+    token = _unquote(text)
+    standing = latest.tokens[int(index)] if -len(latest.tokens) <= int(index) < len(latest.tokens) else None
+    if standing is not None and standing.text.startswith(" ") and token == text:
+        token = f" {token}"  # a word in place of a word; quotes keep it as it is
+    return _follow(notebook, screen, command, llm.start_branch(latest, int(index), token, **command.sampling), ())
+
+
+def _unquote(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
 def _latest(notebook: Notebook, screen: Screen) -> tuple[Generation, LLM]:
     """The latest generation, and its model: loaded again where it was unloaded."""
     latest = notebook.latest_generation
@@ -76,13 +99,16 @@ def _latest(notebook: Notebook, screen: Screen) -> tuple[Generation, LLM]:
 def _follow(notebook: Notebook, screen: Screen, command: Command, stream: Stream, notes: tuple[str, ...]) -> Generation:
     """Show a generation while it is made; whatever ends it, what came by then is the latest result."""
     generation = None
+    notebook.running.append(stream)
     try:
         with interrupt_calls(stream.stop):
-            generation = screen.follow(stream, not command.options.get("no_stream"), notes)
+            is_streamed = not command.options.get("no_stream")
+            generation = screen.follow(stream, is_streamed, notes, command.options.get("ui", False))
             if command.options.get("probs"):
                 screen.show_probabilities(generation)
             return generation
     finally:
+        notebook.running.remove(stream)
         notebook.was_interrupted = stream.is_stopped
         notebook.remember(generation or stream.generation)
 
@@ -94,7 +120,8 @@ def _follow_samples(
     samples = None
     try:
         with interrupt_calls(batch.stop):
-            samples = screen.follow_samples(batch, not command.options.get("no_stream"), notes)
+            is_streamed = not command.options.get("no_stream")
+            samples = screen.follow_samples(batch, is_streamed, notes, command.options.get("ui", False))
             if command.options.get("probs"):
                 for generation in samples:
                     screen.show_probabilities(generation)
@@ -106,11 +133,13 @@ def _follow_samples(
         notebook.remember(samples)
 
 
-AGAIN = (*SAMPLING_OPTIONS, *SHOWING, NO_STREAM)
+AGAIN = (*SAMPLING_OPTIONS, *SHOWING, NO_STREAM, UI)
 VERBS = (
     Verb("ask", TAKES_PROMPT, "answer a question", run_prompt, GENERATING),
     Verb("text", TAKES_PROMPT, "continue a raw text, without a chat template", run_prompt, GENERATING),
     Verb("code", TAKES_PROMPT, "write Python code; it is never run for you", run_prompt, GENERATING),
     Verb("retry", TAKES_NOTHING, "the latest prompt again, with the next seed or the options given", retry, AGAIN),
     Verb("continue", TAKES_NOTHING, "go on where the latest answer was cut off", continue_, AGAIN),
+    Verb("replay", TAKES_NOTHING, "the latest answer once more, as it was", replay, (*SHOWING, NO_STREAM, UI)),
+    Verb("branch", TAKES_BRANCH, "put another token at an index of the latest answer, and go on", branch, AGAIN),
 )

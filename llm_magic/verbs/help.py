@@ -10,10 +10,13 @@ from llm_magic.generation import Sampling
 from llm_magic.grammar import (
     GENERATING,
     QUIET,
+    TAKES_BRANCH,
     TAKES_MODEL,
+    TAKES_NAME,
     TAKES_NOTHING,
     TAKES_PROMPT,
     TAKES_TEXT,
+    TAKES_TWO_NAMES,
     TAKES_VERB,
     Command,
     Option,
@@ -28,6 +31,9 @@ _ARGUMENTS = {
     TAKES_MODEL: "[NAME]",
     TAKES_VERB: "[VERB]",
     TAKES_NOTHING: "",
+    TAKES_NAME: "[NAME]",
+    TAKES_TWO_NAMES: "A B",
+    TAKES_BRANCH: "I TOKEN",
 }
 
 

@@ -1,13 +1,29 @@
 """Values to pictures: plain text, a coloured terminal, and HTML without script."""
 
-from llm_magic.generation import FACES, Distribution, Face, Generation, ModelInfo, ModelTable, Prompt, Samples, Score
-from llm_magic.views import answer, columns, distribution, prompt, tables
+from llm_magic.faces import FACES, Face
+from llm_magic.generation import (
+    Comparison,
+    Distribution,
+    Generation,
+    ModelInfo,
+    ModelTable,
+    Prompt,
+    Samples,
+    Score,
+)
+from llm_magic.views import answer, bundle, columns, compare, distribution, prompt, tables
+
+
+def _data(value: Generation | Samples | Score) -> dict:
+    return {bundle.MIME: bundle.encode_tokens(value)}
+
 
 FACES.update(
     {
-        Generation: Face(answer.render_text, answer.render_html),
-        Samples: Face(columns.render_text, columns.render_html),
-        Score: Face(answer.render_text, answer.render_html),
+        Generation: Face(answer.render_text, answer.render_html, _data),
+        Samples: Face(columns.render_text, columns.render_html, _data),
+        Score: Face(answer.render_text, answer.render_html, _data),
+        Comparison: Face(compare.render_text, compare.render_html),
         Distribution: Face(distribution.render_text, distribution.render_html),
         Prompt: Face(prompt.render_text, prompt.render_html),
         ModelInfo: Face(tables.render_info_text, tables.render_info_html),

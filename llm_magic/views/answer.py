@@ -15,7 +15,7 @@ CONTINUED_CHARACTERS = 500
 ENDINGS = {"stop": "", "length": "stopped at the length limit", "interrupted": "interrupted"}
 
 
-def status_parts(value: Generation | Score) -> list[str]:
+def status_parts(value: Generation | Score, is_running: bool = False) -> list[str]:
     """The figures of the line below an answer."""
     if isinstance(value, Score):
         return [
@@ -31,6 +31,8 @@ def status_parts(value: Generation | Score) -> list[str]:
     parts.append(f"seed {s.seed}")
     parts.append(f"context {value.context_used:,} of {value.prompt.context_tokens:,}")
     parts.append(describe_sampling(value))
+    if is_running:
+        return parts if value.tokens else [value.model, f"reading {len(value.prompt.ids):,} tokens"]
     ending = ENDINGS[value.finish_reason]
     if ending and value.finish_reason == "interrupted":
         ending += ": %llm continue goes on"
@@ -80,7 +82,7 @@ def render_plain(token: Token) -> str:
 
 def render_html(value: Generation | Score, notes: Sequence[str] = ()) -> str:
     """HTML without script: tokens tinted, alternatives in each one's title."""
-    spans = "".join(map(_render_token, value.tokens))
+    spans = "".join(map(render_token, value.tokens))
     if isinstance(value, Generation):
         spans = _render_continued(value.prompt) + spans + (_render_end(value.end) if value.end else "")
     return f'<div style="{STYLE}">{spans}</div>{render_lines([" · ".join(status_parts(value)), *notes])}'
@@ -105,7 +107,8 @@ def _render_continued(prompt: Prompt) -> str:
     return f'<span style="opacity:0.6">{escape_lines(text)}</span>' if text else ""
 
 
-def _render_token(token: Token) -> str:
+def render_token(token: Token) -> str:
+    """One token: tinted, its alternatives in the title."""
     if not token.text:  # a part of a character that a later token completes
         return ""
     style = tint_style(token.probability)

@@ -38,7 +38,7 @@ def render_text(samples: Samples, notes: Sequence[str] = ()) -> str:
 def render_html(samples: Samples, notes: Sequence[str] = ()) -> str:
     """HTML without script: a column for each."""
     columns = [(name_sample(g), answer.render_html(g)) for g in samples]
-    return _render_columns(columns) + answer.render_lines([describe_samples(samples), *notes])
+    return render_columns(columns) + answer.render_lines([describe_samples(samples), *notes])
 
 
 def render_running_text(runs: Sequence[Run]) -> str:
@@ -49,10 +49,11 @@ def render_running_text(runs: Sequence[Run]) -> str:
 
 def render_running_html(runs: Sequence[Run]) -> str:
     """The same in columns."""
-    return _render_columns([(f"sample {i}", answer.render_running_html(*run)) for i, run in enumerate(runs)])
+    return render_columns([(f"sample {i}", answer.render_running_html(*run)) for i, run in enumerate(runs)])
 
 
-def _render_columns(columns: Sequence[tuple[str, str]]) -> str:
+def render_columns(columns: Sequence[tuple[str, str]]) -> str:
+    """Headings and what stands below them, side by side."""
     cells = [
         f'<div style="{_COLUMN}"><div style="{_NAME}">{escape_text(name)}</div>{html}</div>' for name, html in columns
     ]

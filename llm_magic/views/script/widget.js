@@ -1,0 +1,50 @@
+/** The live answer as a Jupyter widget. */
+
+import { drawAnswer } from "./answer.js";
+import { Session } from "./session.js";
+
+/** One session a model, whatever the number of its views. @type {Map<string, Session>} */
+const sessions = new Map();
+
+function sessionOf(model) {
+  const key = model.get("session");
+  if (!sessions.has(key)) sessions.set(key, new Session());
+  return sessions.get(key);
+}
+
+/** Messages are heard from here on: those before were lost, and are made good by snapshots. */
+function initialize({ model }) {
+  const session = sessionOf(model);
+  const takeSnapshot = () => {
+    const header = model.get("header");
+    if (header?.parts) session.ingest(header, model.get("snapshot"));
+  };
+  const hear = (message, buffers) => {
+    if (message.kind !== "tokens") session.tell(message.kind, message);
+    else if (session.ingest(message, buffers[0]).length) model.send({ kind: "resend" });
+  };
+  const hearWhatIf = () => session.tell("whatIf", model.get("what_if"));
+  model.on("change:snapshot", takeSnapshot);
+  model.on("msg:custom", hear);
+  model.on("change:what_if", hearWhatIf);
+  takeSnapshot();
+  model.send({ kind: "ready" });
+  return () => {
+    model.off("change:snapshot", takeSnapshot);
+    model.off("msg:custom", hear);
+    model.off("change:what_if", hearWhatIf);
+    sessions.delete(model.get("session"));
+  };
+}
+
+function render({ model, el }) {
+  return drawAnswer(el, sessionOf(model), {
+    send: (message) => model.send(message),
+    interrupt() {
+      const kernel = model.widget_manager?.kernel; // of JupyterLab and Notebook
+      if (kernel?.status === "busy") kernel.interrupt();
+    },
+  });
+}
+
+export default { initialize, render };

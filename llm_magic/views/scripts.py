@@ -1,0 +1,34 @@
+"""The view modules as one script: a widget's page takes a single module, and a bundler would be a tool to install."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "script"
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=const|class|function)", re.MULTILINE)
+
+
+@cache
+def read_script(entry: str) -> str:
+    """A module with all that it imports before it, each once; all share one scope."""
+    return "\n".join(_EXPORT.sub("", _IMPORT.sub("", _read(name))) for name in order_modules(entry))
+
+
+@cache
+def read_styles() -> str:
+    return _read("answer.css")
+
+
+def order_modules(entry: str, done: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names of a module's imports, theirs before them, and its own."""
+    for name in _IMPORT.findall(_read(entry)):
+        if name not in done:
+            done = order_modules(name, done)
+    return (*done, entry)
+
+
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")

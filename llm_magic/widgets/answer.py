@@ -1,0 +1,302 @@
+"""The live answer: a widget that follows what is generated, stops and steers it, and branches from any token."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anywidget
+import traitlets
+from IPython.display import DisplayHandle, display
+from ipywidgets import VBox, Widget
+
+from llm_magic.backends.stream import Stream
+from llm_magic.errors import LLMError
+from llm_magic.generation import Generation, Samples, Score
+from llm_magic.views import answer
+from llm_magic.views.bundle import make_bundle
+from llm_magic.views.compare import find_differences
+from llm_magic.views.feed import Feed, Part
+from llm_magic.views.safe import show_controls
+from llm_magic.views.scripts import read_script, read_styles
+
+FLUSH_S = 0.1  # messages wait so long for others: a page that paints more often takes time from the model
+READY_S = 0.02  # the first tokens wait less
+EXACT_TOKENS = 64  # of an exact distribution are sent
+
+
+@dataclass(slots=True)
+class _Node:
+    """A text of the view: running while its stream is, then a value."""
+
+    key: int
+    name: str
+    value: Stream | Generation | Score
+    parent: int | None = None
+    index: int | None = None  # of the token that stands in another's place
+    n_sent: int = 0
+    note: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        return isinstance(self.value, Stream)
+
+    def settle(self) -> None:
+        """Its stream has ended."""
+        if isinstance(self.value, Stream):
+            self.value = self.value.generation
+
+    def describe(self) -> dict[str, Any]:
+        """What a page is told of it beside its tokens."""
+        value = self.value.generation if isinstance(self.value, Stream) else self.value
+        is_score = isinstance(value, Score)
+        status = " · ".join(answer.status_parts(value, is_running=self.is_running))
+        return {
+            "key": self.key,
+            "name": show_controls(self.name),
+            "parent": self.parent,
+            "index": self.index,
+            "before": "" if is_score else show_controls(answer.continued_text(value.prompt)),
+            "status": [show_controls(line) for line in (status, self.note) if line],
+            "is_running": self.is_running,
+        }
+
+
+class AnswerView(anywidget.AnyWidget):
+    """A generation, several samples or a score, alive: `g.view()`.
+
+    Branches are made by a click, or by `branch()`; `generations` has all by their names. `what_if` redraws under other
+    settings, such as `{"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}`; empty shows what was sampled.
+    """
+
+    _esm = read_script("widget.js")
+    _css = read_styles()
+    session = traitlets.Unicode().tag(sync=True)
+    header = traitlets.Dict().tag(sync=True)
+    snapshot = traitlets.Bytes().tag(sync=True)
+    what_if = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, value: Stream | Generation | Score | Samples | Sequence[Stream], notes: Sequence[str] = ()):
+        values = [value] if isinstance(value, Stream | Generation | Score) else list(value)
+        names = ["answer"] if len(values) == 1 else [f"sample {i}" for i in range(len(values))]
+        self._nodes = {i: _Node(i, name, value) for i, (name, value) in enumerate(zip(names, values, strict=True))}
+        self._nodes[0].note = " · ".join(notes)
+        self._shown = list(self._nodes)
+        self._can_branch = not any(isinstance(value, Score) for value in values)
+        self._feed, self._lock, self._flushed_at, self._snapshot_at = Feed(), threading.RLock(), 0.0, 1
+        self._is_heard = False  # a page has said that it hears messages
+        self._displays: list[DisplayHandle] = []
+        self._companions: list[Widget] = []
+        self.stopped_at: float | None = None
+        header, records = self._make_snapshot()
+        super().__init__(session=secrets.token_hex(8), header=header, snapshot=records)
+        answer_on_subshells(self)
+        self.on_msg(self._hear)
+
+    # what is shown
+
+    @property
+    def generations(self) -> dict[str, Generation | Score]:
+        """All texts by their names: what was generated, and its branches."""
+        return {node.name: node.value.generation if node.is_running else node.value for node in self._nodes.values()}
+
+    @property
+    def generation(self) -> Generation | Score:
+        """The text that is shown first."""
+        return self.generations[self._nodes[self._shown[0]].name]
+
+    def flush(self, is_due: bool = False) -> None:
+        """Send what is new, if it is due. To be called between tokens, by whoever iterates."""
+        now = time.monotonic()
+        if not is_due and now - self._flushed_at < (FLUSH_S if self._flushed_at else READY_S):
+            return
+        with self._lock:
+            self._flushed_at = now
+            n_tokens = sum(len(node.value.tokens) for node in self._nodes.values())
+            if not self._is_heard and n_tokens >= self._snapshot_at:
+                # a page that is not there yet hears no messages, but finds the latest values
+                self._snapshot_at = 2 * n_tokens
+                self._send_snapshot()
+                return
+            parts = [Part(n.key, n.n_sent, n.value.tokens[n.n_sent :]) for n in self._nodes.values()]
+            header, records = self._feed.news([part for part in parts if part.tokens])
+            for part in parts:
+                self._nodes[part.key].n_sent += len(part.tokens)
+            self.send({"kind": "tokens", **header, **self._describe()}, [records])
+
+    def _send_snapshot(self) -> None:
+        with self._lock, self.hold_sync():
+            self.header, self.snapshot = self._make_snapshot()
+
+    def _make_snapshot(self) -> tuple[dict[str, Any], bytes]:
+        """All that there is."""
+        parts = [Part(n.key, 0, list(n.value.tokens)) for n in self._nodes.values()]
+        header, records = self._feed.snapshot(parts)
+        for part in parts:
+            self._nodes[part.key].n_sent = len(part.tokens)
+        return {**header, **self._describe()}, records
+
+    def _describe(self) -> dict[str, Any]:
+        nodes = [node.describe() for node in self._nodes.values()]
+        return {"nodes": nodes, "keys": list(self._nodes), "shown": self._shown, "can_branch": self._can_branch}
+
+    def finish(self) -> None:
+        """All that was generated is there."""
+        for node in self._nodes.values():
+            node.settle()
+        self._send_snapshot()
+
+    # what is asked
+
+    def stop(self) -> None:
+        """End what is running, and keep what is there."""
+        for node in self._nodes.values():
+            if isinstance(node.value, Stream):
+                node.value.stop()
+
+    def branch(self, index: int, token: str | int, text: int | None = None, **changes) -> None:
+        """Put another token at an index of the shown text (or of another one, by its number), and go on from there.
+
+        Runs beside other cells; the branch comes into `generations`.
+        """
+        parent = self._nodes[self._shown[0] if text is None else text]
+        if not isinstance(parent.value, Generation) or parent.value.maker is None:
+            raise LLMError("this text cannot branch", "it needs a generation that is done, and its model")
+        stream = parent.value.maker.start_branch(parent.value, index, token, **changes)
+        with self._lock:
+            key = max(self._nodes) + 1
+            n_before = sum(node.parent is not None for node in self._nodes.values())
+            node = _Node(key, f"branch {n_before + 1}", stream, parent.key, len(stream.tokens))
+            self._nodes[key], self._shown = node, [key]
+            self.send({"kind": "marks", "marks": None, "compared": None})
+        threading.Thread(target=self._run, args=(node,), daemon=True).start()
+
+    def _run(self, node: _Node) -> None:
+        """Generate a branch."""
+        try:
+            self.flush(is_due=True)
+            for _ in node.value:
+                self.flush()
+        except LLMError as error:
+            node.note = str(error)
+        finally:
+            node.settle()
+            self.flush(is_due=True)
+
+    def compare(self, text: int | None) -> None:
+        """Show another text, by its number, beside the one that is shown; None shows that one alone again."""
+        first = self._shown[0]
+        self._shown = [first] if text is None else [first, text]
+        self.flush(is_due=True)
+        marks = None
+        if text is not None:
+            pair = (first, text)
+            found = find_differences(*(self._nodes[key].value.tokens for key in pair))
+            marks = [[key, sorted(indexes)] for key, indexes in zip(pair, found, strict=True)]
+        self.send({"kind": "marks", "marks": marks, "compared": text})
+
+    def settle(self) -> None:
+        """Leave text in the place of this view, and free it."""
+        self.replace(self.make_static())
+
+    def replace(self, bundle: Mapping[str, Any]) -> None:
+        """Leave a bundle of MIME types in the place of this view, and free it."""
+        for shown in self._displays:
+            shown.update(bundle, raw=True)
+        self.close()
+
+    def make_static(self) -> dict[str, Any]:
+        """What is saved of it."""
+        texts = list(self.generations.values())
+        if len(texts) > 1 and all(isinstance(text, Generation) for text in texts):
+            return make_bundle(Samples(tuple(texts)), [", ".join(self.generations)])
+        return make_bundle(self.generation)
+
+    def close(self) -> None:
+        """Free the widget in the kernel and in the page."""
+        self.stop()
+        layout = self.layout
+        super().close()
+        layout.close()
+        for widget in self._companions:
+            widget.layout.close()
+            widget.close()
+
+    def show(self, above: Widget | None = None) -> None:
+        """Display it, below another widget, with the static face beside it for where neither can live."""
+        shown = self if above is None else VBox([above, self])
+        if above is not None:
+            answer_on_subshells(shown)
+            self._companions = [shown, above]
+        data = shown._repr_mimebundle_()
+        data = data[0] if isinstance(data, tuple) else data or {}
+        bundle = self.make_static() | {kind: value for kind, value in data.items() if kind not in _OWN}
+        self._displays.append(display(bundle, raw=True, display_id=True))
+
+    _ipython_display_ = show
+
+    # messages of the page
+
+    def _hear(self, _, message: Mapping[str, Any], buffers) -> None:
+        """A page asks. This may run on a thread beside the one that generates."""
+        kind = message.get("kind")
+        try:
+            if kind == "stop":
+                self.stopped_at = time.monotonic()
+                self.stop()
+                self.send({"kind": "ack"})
+            elif kind == "ready":
+                self._is_heard = True
+            elif kind == "resend":
+                self._send_snapshot()
+            elif kind == "branch":
+                token = message["id"] if "id" in message else message["text"]
+                self.branch(message["index"], token, message["node"])
+            elif kind == "show":
+                self._shown = [message["node"]]
+                self.send({"kind": "marks", "marks": None, "compared": None})
+                self.flush(is_due=True)
+            elif kind == "rename":
+                self._nodes[message["node"]].name = str(message["name"])
+                self.flush(is_due=True)
+            elif kind == "compare":
+                self.compare(message["node"])
+            elif kind == "exact":
+                threading.Thread(target=self._tell_exactly, args=(message,), daemon=True).start()
+            elif kind == "close":
+                self.settle()
+        except LLMError as error:
+            self._nodes[self._shown[0]].note = str(error)
+            self.flush(is_due=True)
+
+    def _tell_exactly(self, message: Mapping[str, Any]) -> None:
+        """The exact distribution behind a token, under its settings or others."""
+        value, index = self._nodes[message["node"]].value, message["index"]
+        if not isinstance(value, Generation) or value.maker is None:
+            return
+        changes = {name: message["settings"][name] for name in _WHAT_IF} if message["settings"] else {}
+        try:
+            found = value.distribution(index, k=EXACT_TOKENS, **changes)
+        except LLMError:  # the model was unloaded meanwhile: what is shown stays approximate
+            return
+        reply = {key: message[key] for key in ("node", "index", "request")}
+        probabilities = [[other.id, other.probability] for other in found]
+        self.send({"kind": "exact", **reply, "probabilities": probabilities, "kept": found.kept_tokens})
+
+
+_OWN = ("text/plain", "text/html")
+_WHAT_IF = ("temperature", "top_k", "top_p", "min_p")
+
+
+def answer_on_subshells(widget) -> None:
+    """Let a page's messages to a widget be heard while its cell runs.
+
+    ipykernel 7.4 sends them to the shell that last sent on the widget's comm, which is the busy one; before and
+    without that mend, to a shell of their own where the page asks for one.
+    """
+    if hasattr(widget.comm, "_reply_subshell_for"):
+        widget.comm._reply_subshell_for = lambda data, default: default
