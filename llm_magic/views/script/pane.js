@@ -100,12 +100,13 @@ export class Pane {
 
   /** How many tokens it is to the nearest one on the next or previous line. */
   #lineStep(direction) {
-    const here = this.spans[this.focused]?.getBoundingClientRect();
+    const here = this.spans[this.focused]?.getClientRects()[0]; // a span that wraps has one for each line
     if (!here) return 1;
     let best = 0;
     let bestDistance = Infinity;
     for (let i = this.focused + direction; i >= 0 && i < this.spans.length; i += direction) {
-      const there = this.spans[i].getBoundingClientRect();
+      const there = this.spans[i].getClientRects()[0];
+      if (!there) continue;
       const rows = direction * (there.top - here.top);
       if (rows < here.height / 2) continue;
       if (rows > 2.5 * here.height && best) break;

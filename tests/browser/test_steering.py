@@ -1,0 +1,122 @@
+"""While a model writes: the stop button, the panel's controls, what a page costs; on the kernels that differ in it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from .test_answer import LOAD, in_lab
+
+CLOCK = "import time, json\nfrom llm_magic.widgets.answer import AnswerView"
+STOP_MS = {"6.31.0": 600, "7.3.0": 300, None: 300}
+# hears the click before the button does, in the clock that the kernel has too
+NOTE_CLICK = """() => document.querySelector('.llm-stop').addEventListener('click',
+    () => (window.clickedAt = Date.now()), true)"""
+
+
+def run(page, index):
+    page.run_cell(index, wait=False)
+    page.page.locator(".llm-token").nth(15).wait_for()
+
+
+@in_lab
+@pytest.mark.parametrize("version", list(STOP_MS), ids=str)
+def test_the_stop_button_ends_a_generation_and_keeps_what_is_there(notebook, kernel_with, version):
+    kernel = {} if version is None else {"kernel": kernel_with(version)}
+    ask = "x = %llm -T 1 -n 2000 Tell me a long story about a ship and its crew.\nended = time.time() * 1000"
+    cells = [LOAD, CLOCK, ask, "print(json.dumps([ended, x.finish_reason, len(x.tokens)]))", "y = %llm continue -n 5"]
+    page = notebook(cells, **kernel)
+    page.run_cell(0)
+    page.run_cell(1)
+    run(page, 2)
+    page.page.evaluate(NOTE_CLICK)
+    page.page.locator(".llm-stop").click()
+    page.wait_idle()
+    page.run_cell(3)
+    ended, reason, n_tokens = json.loads(page.outputs_text(3)[0])
+    took_ms = ended - page.page.evaluate("window.clickedAt")
+    assert reason == "interrupted" and n_tokens > 15
+    assert took_ms < STOP_MS[version], f"{took_ms:.0f} ms"
+    page.run_cell(4)
+    assert "interrupted" in page.outputs_text(2)[0] and page.outputs_text(4)[0]
+    page.assert_clean()
+
+
+def test_a_moved_control_is_in_force_for_the_next_tokens(notebook):
+    ask = "x = %llm -n 600 Tell me a long story about a ship and its crew."
+    note = """
+from llm_magic.backends.stream import Stream
+steered, steer = [], Stream.steer
+def note_steer(self, **changes):
+    steered.append(len(self.tokens))
+    steer(self, **changes)
+Stream.steer = note_steer
+"""
+    tell = """
+temperatures = [token.sampling.temperature for token in x.tokens]
+print(steered[0], next(i for i, t in enumerate(temperatures) if t != temperatures[0]))
+"""
+    page = notebook([LOAD, note, "%llm panel", ask, tell, "%llm -n 5 Hello"])
+    for index in range(3):
+        page.run_cell(index)
+    handle = page.outputs(2).locator(".noUi-handle").first
+    handle.wait_for()
+    run(page, 3)
+    handle.focus()
+    for _ in range(4):
+        page.page.keyboard.press("ArrowRight")
+    page.screenshot(f"panel-{page.ui}")
+    page.wait_idle()
+    page.run_cell(4)
+    heard, in_force = map(int, page.outputs_text(4)[0].split())
+    assert in_force - heard <= 5
+    page.run_cell(5)
+    assert "temperature 0.2," not in page.outputs_text(5)[0]  # the next prompt uses what the panel shows
+    page.assert_clean()
+
+
+@in_lab
+def test_an_answer_with_controls_stays_and_is_redrawn_under_them(notebook):
+    page = notebook([LOAD, "%llm --ui -n 30 -T 0.8 Why is the sky blue?"])
+    page.run_all()
+    page.page.locator(".llm-token").nth(20).wait_for()
+    assert page.outputs(1).locator(".widget-hslider").count() >= 6
+    before = page.page.locator(".llm-token").nth(9).get_attribute("aria-label")
+    page.page.locator(".llm-what-if summary").click()
+    page.page.get_by_label("temperature", exact=True).last.fill("1.8")
+    page.page.wait_for_timeout(200)
+    after = page.page.locator(".llm-token").nth(9).get_attribute("aria-label")
+    assert "under the changed settings" in after and before != after
+    page.screenshot("what-if-lab")
+    page.page.get_by_role("button", name="as sampled").click()
+    page.page.wait_for_timeout(200)
+    assert page.page.locator(".llm-token").nth(9).get_attribute("aria-label") == before
+    page.assert_clean()
+
+
+@in_lab
+def test_a_long_answer_keeps_the_page_quick(notebook):
+    cells = [LOAD, "x = %llm --quiet text -T 1.2 -n 2000 Once upon a time", "v = x.view()\nv"]
+    page = notebook(cells)
+    page.run_all()
+    tokens = page.page.locator(".llm-token")
+    tokens.first.wait_for()
+    n = tokens.count()
+    assert n > 500
+    page.page.locator(".llm-what-if summary").click()
+    took_ms = page.page.evaluate("""async () => {
+        const slider = document.querySelector('.llm-sliders input');
+        const took = [];
+        for (let i = 0; i < 5; i++) {
+            slider.value = 0.5 + i / 4;
+            slider.dispatchEvent(new Event('input'));
+            const start = performance.now();
+            await new Promise(requestAnimationFrame);
+            await new Promise((done) => setTimeout(done));
+            took.push(performance.now() - start);
+        }
+        return took.sort((a, b) => a - b)[2];
+    }""")
+    assert took_ms < 500, f"{took_ms:.0f} ms to redraw {n} tokens"
+    page.assert_clean()
