@@ -74,13 +74,17 @@ class NotebookScreen:
         has_ui: bool,
     ) -> Any:
         """Run `steps` behind a live view; with the panel it stays, else it leaves the static face."""
-        from llm_magic.widgets.answer import AnswerView  # here, since it brings ipywidgets
+        from llm_magic.backends.stream import Stream  # here, since they bring torch and ipywidgets
+        from llm_magic.widgets.answer import AnswerView
 
         view = AnswerView(streams, notes=notes)
         if has_ui:
             from llm_magic.widgets.panel import SamplingPanel
 
-            view.show(above=SamplingPanel(self.controls))
+            first = streams if isinstance(streams, Stream) else streams[0]
+            panel = SamplingPanel(self.controls, start=first.sampling)
+            panel.observe(lambda change: view.redraw(change["new"]), "value")
+            view.show(above=panel)
         else:
             view.show()
         try:

@@ -16,6 +16,7 @@ from llm_magic.views import bundle, compare
 from llm_magic.views.feed import LISTED, RECORD_BYTES, Feed, Part
 from llm_magic.views.scripts import FOLDER, order_modules, read_script
 from llm_magic.widgets.answer import AnswerView
+from llm_magic.widgets.pace import LONGEST_S, MAX_SHARE, SHORTEST_S, Pace
 from llm_magic.widgets.panel import PRESETS, SamplingPanel
 
 
@@ -113,8 +114,7 @@ def test_a_score_and_samples_are_saved_and_viewed_too(tiny_llm, sent):
 
 
 def test_a_view_streams_news_at_most_so_often_and_snapshots_until_it_is_heard(tiny_llm, sent, monkeypatch):
-    monkeypatch.setattr("llm_magic.widgets.answer.FLUSH_S", 0.0)
-    monkeypatch.setattr("llm_magic.widgets.answer.READY_S", 0.0)
+    monkeypatch.setattr("llm_magic.widgets.pace.FIRST_S", 0.0)
     stream = tiny_llm.stream("the rain", mode="text", temperature=1.0, max_tokens=40, seed=3)
     view = AnswerView(stream)
     sizes = []
@@ -252,3 +252,14 @@ def shell_stream(shell):
 
 def test_listed_tokens_fit_the_record(generation):
     assert all(len(token.alternatives) <= LISTED for token in generation.tokens)
+
+
+def test_a_page_that_slows_the_model_is_told_less_often():
+    quick, slow = Pace(), Pace()
+    for _ in range(10):
+        for pace, disturbed_s in ((quick, 0.005), (slow, 0.012)):
+            for step in range(20):
+                pace.note_step(disturbed_s if step < 3 else 0.005)
+            pace.note_message()
+    assert quick.interval_s == SHORTEST_S
+    assert slow.interval_s == pytest.approx(3 * 0.007 / MAX_SHARE) or slow.interval_s == LONGEST_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
@@ -16,16 +17,15 @@ from ipywidgets import VBox, Widget
 
 from llm_magic.backends.stream import Stream
 from llm_magic.errors import LLMError
-from llm_magic.generation import Generation, Samples, Score
+from llm_magic.generation import Generation, Samples, Sampling, Score
 from llm_magic.views import answer
 from llm_magic.views.bundle import make_bundle
 from llm_magic.views.compare import find_differences
 from llm_magic.views.feed import Feed, Part
 from llm_magic.views.safe import show_controls
 from llm_magic.views.scripts import read_script, read_styles
+from llm_magic.widgets.pace import Pace
 
-FLUSH_S = 0.1  # messages wait so long for others: a page that paints more often takes time from the model
-READY_S = 0.02  # the first tokens wait less
 EXACT_TOKENS = 64  # of an exact distribution are sent
 
 
@@ -87,7 +87,8 @@ class AnswerView(anywidget.AnyWidget):
         self._nodes[0].note = " · ".join(notes)
         self._shown = list(self._nodes)
         self._can_branch = not any(isinstance(value, Score) for value in values)
-        self._feed, self._lock, self._flushed_at, self._snapshot_at = Feed(), threading.RLock(), 0.0, 1
+        self._feed, self._lock, self._snapshot_at = Feed(), threading.RLock(), 1
+        self._pace, self._flushed_at, self._called_at = Pace(), 0.0, time.monotonic()
         self._is_heard = False  # a page has said that it hears messages
         self._displays: list[DisplayHandle] = []
         self._companions: list[Widget] = []
@@ -112,10 +113,13 @@ class AnswerView(anywidget.AnyWidget):
     def flush(self, is_due: bool = False) -> None:
         """Send what is new, if it is due. To be called between tokens, by whoever iterates."""
         now = time.monotonic()
-        if not is_due and now - self._flushed_at < (FLUSH_S if self._flushed_at else READY_S):
+        self._pace.note_step(now - self._called_at)
+        self._called_at = now
+        if not is_due and now - self._flushed_at < self._pace.interval_s:
             return
         with self._lock:
             self._flushed_at = now
+            self._pace.note_message()
             n_tokens = sum(len(node.value.tokens) for node in self._nodes.values())
             if not self._is_heard and n_tokens >= self._snapshot_at:
                 # a page that is not there yet hears no messages, but finds the latest values
@@ -186,6 +190,14 @@ class AnswerView(anywidget.AnyWidget):
         finally:
             node.settle()
             self.flush(is_due=True)
+
+    def redraw(self, settings: Sampling) -> None:
+        """Show what the tokens would be under other settings; of texts that are done."""
+        if any(node.is_running for node in self._nodes.values()):
+            return
+        asked, own = ([getattr(s, name) for name in _WHAT_IF] for s in (settings, self.generation.sampling))
+        is_own = all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(asked, own, strict=True))
+        self.what_if = {} if is_own else dict(zip(_WHAT_IF, asked, strict=True))
 
     def compare(self, text: int | None) -> None:
         """Show another text, by its number, beside the one that is shown; None shows that one alone again."""

@@ -31,12 +31,12 @@ class SamplingPanel(ipw.VBox):
 
     Each is an ipywidget that can be linked, observed and laid out elsewhere. `value` is all of them as one `Sampling`,
     checked as the options are. `source`, an object with traits of the same names, is changed with the controls, and
-    they with it.
+    they with it; where they `start` elsewhere, only what is moved is told to it.
     """
 
     value = traitlets.Instance(Sampling)
 
-    def __init__(self, source: traitlets.HasTraits | None = None):
+    def __init__(self, source: traitlets.HasTraits | None = None, start: Sampling | None = None):
         self.temperature = _slider(ipw.FloatSlider, "temperature", 0, 2, 0.05)
         self.top_k = _slider(ipw.IntSlider, "top-k (0: off)", 0, 200, 1)
         self.top_p = _slider(ipw.FloatSlider, "top-p (1: off)", 0.01, 1, 0.01)
@@ -51,24 +51,29 @@ class SamplingPanel(ipw.VBox):
         self.preset = ipw.Dropdown(options=[_CUSTOM, *PRESETS], description="preset", style=_WIDE, layout=_NARROW)
         names = [*_FIELDS, "fresh_seed", "samples"]
         self.controls: dict[str, ipw.Widget] = {name: getattr(self, name) for name in names}
-        for name, value in dataclasses.asdict(Sampling()).items():
-            self.controls[name].value = value
-        stop = ipw.HBox([ipw.Label("stop", layout={"width": "9em"}), self.stop])
+        for name, value in dataclasses.asdict(start or Sampling()).items():
+            self._make_room(name, value)
+            self.controls[name].value = list(value) if name == "stop" else value
+        label = ipw.Label("stop", layout={"width": "9em", "display": "flex", "justify_content": "flex-end"})
+        stop = ipw.HBox([label, self.stop])
         columns = (
             [self.preset, self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty],
             [self.max_tokens, stop, self.seed, self.fresh_seed, self.samples],
         )
         boxes = [ipw.VBox(column) for column in columns]
         rows = ipw.HBox(boxes, layout={"flex_flow": "row wrap"})
-        super().__init__([rows], value=Sampling())
-        self._parts = [*self.controls.values(), self.preset, stop.children[0], stop, *boxes, rows, self]
+        super().__init__([rows], value=start or Sampling())
+        self._parts = [*self.controls.values(), self.preset, label, stop, *boxes, rows, self]
         self._links: list[traitlets.link] = []
         for widget in self._parts:
             answer_on_subshells(widget)
         for control in self.controls.values():
             control.observe(self._gather, "value")
         self.preset.observe(self._apply_preset, "value")
-        if source is not None:
+        if source is not None and start is not None:
+            for name in self.controls:
+                self.controls[name].observe(lambda change, name=name: setattr(source, name, change["new"]), "value")
+        elif source is not None:
             self._bind(source)
         self._gather()
 

@@ -44,7 +44,7 @@ def test_the_stop_button_ends_a_generation_and_keeps_what_is_there(notebook, ker
 
 
 def test_a_moved_control_is_in_force_for_the_next_tokens(notebook):
-    ask = "x = %llm -n 600 Tell me a long story about a ship and its crew."
+    ask = "x = %llm text -n 1000 -T 1 --seed 0 Once upon a time"  # does not end before
     note = """
 from llm_magic.backends.stream import Stream
 steered, steer = [], Stream.steer
@@ -60,12 +60,11 @@ print(steered[0], next(i for i, t in enumerate(temperatures) if t != temperature
     page = notebook([LOAD, note, "%llm panel", ask, tell, "%llm -n 5 Hello"])
     for index in range(3):
         page.run_cell(index)
-    handle = page.outputs(2).locator(".noUi-handle").first
-    handle.wait_for()
+    track = page.outputs(2).locator(".noUi-base").first
+    track.wait_for()
     run(page, 3)
-    handle.focus()
-    for _ in range(4):
-        page.page.keyboard.press("ArrowRight")
+    box = track.bounding_box()
+    page.page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + box["height"] / 2)  # temperature 1.5
     page.screenshot(f"panel-{page.ui}")
     page.wait_idle()
     page.run_cell(4)
@@ -92,18 +91,23 @@ def test_an_answer_with_controls_stays_and_is_redrawn_under_them(notebook):
     page.page.get_by_role("button", name="as sampled").click()
     page.page.wait_for_timeout(200)
     assert page.page.locator(".llm-token").nth(9).get_attribute("aria-label") == before
+    slider = page.outputs(1).locator(".noUi-handle").first
+    assert "0.80" in page.outputs(1).locator(".widget-readout").first.inner_text()
+    slider.focus()
+    page.page.keyboard.press("ArrowRight")
+    page.page.locator(".llm-token[aria-label*='under the changed settings']").nth(9).wait_for()
     page.assert_clean()
 
 
 @in_lab
 def test_a_long_answer_keeps_the_page_quick(notebook):
-    cells = [LOAD, "x = %llm --quiet text -T 1.2 -n 2000 Once upon a time", "v = x.view()\nv"]
+    cells = [LOAD, "x = %llm text --quiet -T 1 --seed 0 -n 2000 Once upon a time", "v = x.view()\nv"]
     page = notebook(cells)
     page.run_all()
     tokens = page.page.locator(".llm-token")
     tokens.first.wait_for()
     n = tokens.count()
-    assert n > 500
+    assert n > 1500
     page.page.locator(".llm-what-if summary").click()
     took_ms = page.page.evaluate("""async () => {
         const slider = document.querySelector('.llm-sliders input');

@@ -28,6 +28,7 @@ export function drawAnswer(root, session, host) {
   /** @type {{pane: Pane, index: number} | null} */
   let focus = null;
   let [tint, whatIf, exact, marks] = ["probability", null, null, null];
+  let [drawnTree, drawnMarks] = ["", null];
   let [exactTimer, interruptTimer, repaintFrame] = [0, 0, 0];
 
   const stop = make("button", { type: "button", class: "llm-stop", onclick: askToStop }, "■ Stop");
@@ -72,16 +73,17 @@ export function drawAnswer(root, session, host) {
     if (kind === "tokens") update();
     else if (kind === "ack") clearTimeout(interruptTimer);
     else if (kind === "exact" && focus?.pane.key === message.node && focus.index === message.index) {
+      if (message.request !== requestOf(whatIf) || card.element.hidden) return; // its question is no longer asked
       exact = { probabilities: new Map(message.probabilities), kept: message.kept };
-      if (message.request === requestOf(whatIf)) showCard(card.isPinned);
-      else exact = null;
+      showCard(card.isPinned);
     } else if (kind === "marks") {
       marks = message.marks && new Map(message.marks.map(([key, indexes]) => [key, new Set(indexes)]));
       branches.compared = message.compared;
       update();
     } else if (kind === "whatIf") {
-      if (message) controls.set(message);
-      [whatIf, exact] = [message, null];
+      const settings = Object.keys(message).length ? message : null;
+      if (settings) controls.set(settings);
+      [whatIf, exact] = [settings, null];
       repaintSoon();
     }
   }
@@ -92,7 +94,10 @@ export function drawAnswer(root, session, host) {
       if (!session.shown.includes(key)) {
         pane.element.remove();
         panes.delete(key);
-        if (focus?.pane === pane) leave(true);
+        if (focus?.pane === pane) {
+          leave(true);
+          focus = null;
+        }
       }
     }
     for (const key of session.shown) {
@@ -102,14 +107,17 @@ export function drawAnswer(root, session, host) {
         texts.insertBefore(pane.element, texts.children[session.shown.indexOf(key)] ?? null);
       }
       pane.update(tint, whatIf);
-      pane.mark("llm-differs", marks?.get(key) ?? new Set());
-      const forks = [...session.nodes.values()].filter((node) => node.parent === key).map((node) => node.index);
-      pane.mark("llm-fork", new Set(forks));
-      pane.mark("llm-forced", new Set([session.nodes.get(key).index]));
     }
-    branches.update();
-    texts.classList.toggle("llm-single", session.shown.length === 1);
-    status.replaceChildren(...statusLines().map((line) => make("div", {}, line)));
+    // a page that does more for each message than it must takes that time from the model
+    const tree = JSON.stringify([...session.nodes.values()].map(({ records, before, status, ...rest }) => rest));
+    if (tree !== drawnTree || marks !== drawnMarks) {
+      [drawnTree, drawnMarks] = [tree, marks];
+      for (const pane of panes.values()) drawMarks(pane);
+      branches.update();
+      texts.classList.toggle("llm-single", session.shown.length === 1);
+    }
+    const lines = statusLines().join("\n");
+    if (status.textContent !== lines) status.textContent = lines;
     const { isRunning } = session;
     stop.hidden = !isRunning;
     root.classList.toggle("llm-is-running", isRunning);
@@ -117,6 +125,13 @@ export function drawAnswer(root, session, host) {
     const last = session.library.settings.at(-1);
     if (last && !whatIf && !controls.isActive) controls.set(last);
     if (!session.canBranch) settle.hidden = true;
+  }
+
+  function drawMarks(pane) {
+    const forks = [...session.nodes.values()].filter((node) => node.parent === pane.key).map((node) => node.index);
+    pane.mark("llm-differs", marks?.get(pane.key) ?? new Set());
+    pane.mark("llm-fork", new Set(forks));
+    pane.mark("llm-forced", new Set([session.nodes.get(pane.key).index]));
   }
 
   function statusLines() {
@@ -147,7 +162,7 @@ export function drawAnswer(root, session, host) {
     if (card.isPinned && !isFinal) return;
     const isReturning = card.isPinned && card.element.contains(document.activeElement);
     card.hide();
-    if (isReturning) {
+    if (isReturning && focus) {
       const { pane, index } = focus;
       pane.box.focus({ preventScroll: true });
       card.hide();

@@ -10,6 +10,7 @@ export const TINTS = {
   rank: "rank",
 };
 const STRIKING = 0.9; // from here on a token is underlined too
+const FAINT = 0.06; // up to here no tint can be seen
 const HIGH_ENTROPY = 6; // nats
 const HIGH_RANK = 256;
 
@@ -43,7 +44,9 @@ export function judge(token, tint, whatIf) {
  */
 export function paint(span, token, tint, whatIf) {
   const { strength, label, isImpossible } = judge(token, tint, whatIf);
-  span.style.setProperty("--strength", Math.max(0, Math.min(1, strength)).toFixed(3));
+  const shown = Math.max(0, Math.min(1, strength));
+  if (shown > FAINT) span.style.setProperty("--strength", shown.toFixed(2));
+  span.classList.toggle("llm-tinted", shown > FAINT);
   span.classList.toggle("llm-striking", strength > STRIKING);
   span.classList.toggle("llm-impossible", isImpossible);
   span.setAttribute("aria-label", `${showSpaces(token.text)}, ${label}`);

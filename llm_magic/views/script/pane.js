@@ -37,7 +37,7 @@ export class Pane {
   /** Add spans for tokens that came, and show the node's state. */
   update(tint, whatIf) {
     const node = this.session.nodes.get(this.key);
-    this.heading.textContent = node.name;
+    if (this.heading.textContent !== node.name) this.heading.textContent = node.name;
     this.element.classList.toggle("llm-running", node.is_running);
     const added = document.createDocumentFragment();
     for (let i = this.spans.length; i < node.records.count; i++) {
