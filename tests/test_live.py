@@ -115,6 +115,7 @@ def test_a_score_and_samples_are_saved_and_viewed_too(tiny_llm, sent):
 
 def test_a_view_streams_news_at_most_so_often_and_snapshots_until_it_is_heard(tiny_llm, sent, monkeypatch):
     monkeypatch.setattr("llm_magic.widgets.pace.FIRST_S", 0.0)
+    monkeypatch.setattr("llm_magic.widgets.answer.READY_WITHIN_S", 0.0)
     stream = tiny_llm.stream("the rain", mode="text", temperature=1.0, max_tokens=40, seed=3)
     view = AnswerView(stream)
     sizes = []
@@ -163,6 +164,20 @@ def test_a_page_stops_branches_names_and_compares(generation, sent):
         view.branch(500, "x")
     view.close()
     running.close()
+
+
+def test_closing_a_view_stops_its_branches_and_not_what_its_cell_runs(tiny_llm, generation, sent):
+    stream = tiny_llm.stream("the rain", mode="text", max_tokens=5)
+    view = AnswerView(stream)
+    next(stream)
+    view.close()
+    assert not stream.is_stopped
+    view = generation.view()
+    view.branch(2, "x", max_tokens=100_000)
+    branch = view._nodes[1].value
+    view.close()
+    assert branch.is_stopped
+    wait(lambda: not view._nodes[1].is_running)
 
 
 def test_closed_widgets_are_gone(generation):

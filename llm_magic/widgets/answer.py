@@ -26,6 +26,7 @@ from llm_magic.views.safe import show_controls
 from llm_magic.views.scripts import read_script, read_styles
 from llm_magic.widgets.pace import Pace
 
+READY_WITHIN_S = 0.4  # a page says so, unless its messages wait for the cell to end
 EXACT_TOKENS = 64  # of an exact distribution are sent
 
 
@@ -88,7 +89,8 @@ class AnswerView(anywidget.AnyWidget):
         self._shown = list(self._nodes)
         self._can_branch = not any(isinstance(value, Score) for value in values)
         self._feed, self._lock, self._snapshot_at = Feed(), threading.RLock(), 1
-        self._pace, self._flushed_at, self._called_at = Pace(), 0.0, time.monotonic()
+        self._made_at = self._called_at = time.monotonic()
+        self._pace, self._flushed_at = Pace(), 0.0
         self._is_heard = False  # a page has said that it hears messages
         self._displays: list[DisplayHandle] = []
         self._companions: list[Widget] = []
@@ -115,7 +117,8 @@ class AnswerView(anywidget.AnyWidget):
         now = time.monotonic()
         self._pace.note_step(now - self._called_at)
         self._called_at = now
-        if not is_due and now - self._flushed_at < self._pace.interval_s:
+        is_waited_for = not self._is_heard and now - self._made_at < READY_WITHIN_S
+        if not is_due and (is_waited_for or now - self._flushed_at < self._pace.interval_s):
             return
         with self._lock:
             self._flushed_at = now
@@ -230,7 +233,9 @@ class AnswerView(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Free the widget in the kernel and in the page."""
-        self.stop()
+        for node in self._nodes.values():
+            if node.is_running and node.parent is not None:  # a branch is the view's own, all else its cell's
+                node.value.stop()
         layout = self.layout
         super().close()
         layout.close()
@@ -262,7 +267,7 @@ class AnswerView(anywidget.AnyWidget):
                 self.stop()
                 self.send({"kind": "ack"})
             elif kind == "ready":
-                self._is_heard = True
+                self._is_heard, self._flushed_at = True, 0.0
             elif kind == "resend":
                 self._send_snapshot()
             elif kind == "branch":

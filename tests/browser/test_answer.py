@@ -158,6 +158,15 @@ def test_samples_stream_side_by_side(notebook):
 
 
 @in_lab
+def test_prompts_in_a_loop_each_leave_their_answer(notebook):
+    page = notebook([LOAD, "for i in range(3):\n    %llm -n 12 -T 1 Name an animal.", "print('next')"])
+    page.run_all()
+    assert len(page.outputs_text(1)) == 3 and all("12 tokens" in text for text in page.outputs_text(1))
+    assert page.outputs_text(2) == ["next"]
+    page.assert_clean()
+
+
+@in_lab
 def test_two_views_of_one_answer_show_the_same(notebook):
     page = notebook([LOAD, ASK, VIEW, "v"])
     page.run_all()
