@@ -1,4 +1,4 @@
-"""The harness at work: an answer in both user interfaces, at another user's, as a file, and on older kernels."""
+"""The harness at work: other users, themes, preferences, waiting, complaints."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import pytest
 from .harness import DARK, HIGH_CONTRAST, LIGHT
 from .server import install_ipykernel
 
-LOAD = "%load_ext llm_magic"
-QUESTION = "%llm -n 20 Why is the sky blue?"
-TINTED = "span[title][style*='background']"
 in_lab = pytest.mark.parametrize("notebook", ["lab"], indirect=True)
 
 

@@ -56,7 +56,9 @@ export function drawAnswer(root, session, host) {
   const bar = make("div", { class: "llm-bar" }, stop, tintChoice, controls.element, settle);
   root.classList.add("llm-answer");
   root.append(bar, branches.element, texts, status, spoken, card.element);
-  const onScroll = (event) => !card.element.contains(event.target) && card.floats && leave(true);
+  const onScroll = (event) => {
+    if (focus && !card.element.hidden && !card.element.contains(event.target)) card.place(focus.pane.spans[focus.index]);
+  };
   window.addEventListener("scroll", onScroll, true);
   session.listeners.add(hear);
   update();

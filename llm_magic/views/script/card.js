@@ -32,7 +32,7 @@ export class Card {
     this.element.replaceChildren(...this.#contents(token, whatIf, exact, isPinned && canBranch));
     this.element.hidden = false;
     if (this.floats && !this.element.matches(":popover-open")) this.element.showPopover();
-    this.#place(span);
+    this.place(span);
     if (isPinned) this.element.querySelector("button, input")?.focus({ preventScroll: true });
   }
 
@@ -121,7 +121,8 @@ export class Card {
     event.stopPropagation();
   }
 
-  #place(span) {
+  /** Put it below or above its token, also when the page has scrolled. */
+  place(span) {
     const at = span.getClientRects()[0] ?? span.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.element;
     if (this.floats) {
