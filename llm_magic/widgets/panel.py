@@ -44,7 +44,7 @@ class SamplingPanel(ipw.VBox):
         self.repetition_penalty = _slider(ipw.FloatSlider, "repetition penalty", 0.8, 2, 0.01)
         self.max_tokens = _box(ipw.BoundedIntText, "max tokens", min=1, max=1_000_000)
         self.stop = _box(ipw.TagsInput, "stop", allow_duplicates=False)
-        self.stop.placeholder = "stop texts: type one, then Enter"
+        self.stop.placeholder = "type one, then Enter"
         self.seed = _box(ipw.BoundedIntText, "seed", min=0, max=2**53)  # a page's numbers are exact up to there
         self.fresh_seed = ipw.Checkbox(description="fresh seed for each prompt", indent=False)
         self.samples = _slider(ipw.IntSlider, "samples", 1, MAX_SAMPLES, 1)

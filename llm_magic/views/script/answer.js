@@ -207,10 +207,13 @@ export function drawAnswer(root, session, host) {
 
   function repaintSoon() {
     cancelAnimationFrame(repaintFrame);
-    repaintFrame = requestAnimationFrame(() => {
-      for (const pane of panes.values()) pane.repaint(tint, whatIf);
-      if (focus && !card.element.hidden) showCard(card.isPinned);
-    });
+    const work = [() => focus && !card.element.hidden && showCard(card.isPinned)];
+    for (const pane of panes.values()) work.push(...pane.repaint(tint, whatIf));
+    const goOn = () => {
+      work.shift()();
+      if (work.length) repaintFrame = requestAnimationFrame(goOn);
+    };
+    repaintFrame = requestAnimationFrame(goOn);
   }
 }
 

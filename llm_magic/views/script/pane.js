@@ -3,6 +3,7 @@
 import { make } from "./dom.js";
 import { displayText, paint } from "./heat.js";
 
+const REPAINTED_AT_ONCE = 250;
 let count = 0;
 
 export class Pane {
@@ -19,6 +20,8 @@ export class Pane {
     this.focused = -1;
     /** @type {HTMLElement[]} */
     this.spans = [];
+    /** @type {import("./records.js").Token[]} those that were painted anew already */
+    this.tokens = [];
     const node = session.nodes.get(key);
     this.heading = make("div", { class: "llm-heading" }, node.name);
     this.before = make("span", { class: "llm-before" }, node.before);
@@ -53,8 +56,32 @@ export class Pane {
     if (last >= 0) this.spans[last].textContent = displayText(node.records.texts[last]);
   }
 
+  /**
+   * Work that paints all tokens anew, in pieces that a frame has time for: those in sight come first.
+   * @returns {(() => void)[]}
+   */
   repaint(tint, whatIf) {
-    this.spans.forEach((span, i) => paint(span, this.session.token(this.key, i), tint, whatIf));
+    const seen = this.#firstInSight();
+    const starts = [];
+    for (let i = seen; i < this.spans.length; i += REPAINTED_AT_ONCE) starts.push(i);
+    for (let i = seen - REPAINTED_AT_ONCE; i > -REPAINTED_AT_ONCE; i -= REPAINTED_AT_ONCE) starts.push(i);
+    return starts.map((start) => () => {
+      const end = Math.min(start + REPAINTED_AT_ONCE, this.spans.length);
+      for (let i = Math.max(0, start); i < end; i++) {
+        this.tokens[i] ??= this.session.token(this.key, i);
+        paint(this.spans[i], this.tokens[i], tint, whatIf);
+      }
+    });
+  }
+
+  #firstInSight() {
+    let [low, high] = [0, this.spans.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.spans[middle].getBoundingClientRect().bottom < 0) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 
   /** Mark tokens, of those that differ from another text, or where it branches. @param {string} mark a class */
