@@ -229,7 +229,7 @@ class LLM:
             generation.sampling,
             generation.sample,
             maker=self,
-            script=generation.tokens,
+            script=generation,
         )
 
     def start_again(self, generation: Generation, settings: Sampling) -> Stream:
@@ -263,7 +263,7 @@ class LLM:
         index = _check_index(generation, index, len(generation.tokens))
         standing = generation.tokens[index] if index < len(generation.tokens) else generation.end
         forced_ids = self._backend.read_token(token, standing)
-        n_more = changes.pop("max_tokens", generation.sampling.max_tokens)
+        n_more = changes.pop("max_tokens", generation.prompt.sampling.max_tokens)
         settings = replace_sampling(generation.sampling, changes)
         settings = replace_sampling(settings, {"max_tokens": index + len(forced_ids) + n_more})
         return Stream(

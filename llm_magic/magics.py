@@ -121,7 +121,7 @@ class LLMMagics(Magics):
             screen = TerminalScreen()
         else:  # a notebook's page says more of a cell than a program that runs it and has nobody to see a widget
             has_page = bool(kernel.get_parent("shell").get("metadata"))
-            screen = NotebookScreen(is_live=self.live and has_page, controls=self)
+            screen = NotebookScreen(is_live=self.live and has_page)
         return QuietScreen(screen) if is_quiet else screen
 
 

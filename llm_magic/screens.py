@@ -27,11 +27,11 @@ UPDATE_S = 0.1  # a notebook's running answer is drawn anew at most so often
 class NotebookScreen:
     """Below the cell: a live view, or HTML that is replaced as the answer grows. What is left in the end is static.
 
-    `is_live` says that a page is there to draw a widget; `controls` has the traits that the sampling panel changes.
+    `is_live` says that a page is there to draw a widget.
     """
 
-    def __init__(self, is_live: bool = False, controls: Any = None):
-        self.is_live, self.controls = is_live, controls
+    def __init__(self, is_live: bool = False):
+        self.is_live = is_live
 
     def follow(self, stream: Stream, is_streamed: bool, notes: Sequence[str], has_ui: bool = False) -> Generation:
         """Show a generation while it is made; returns it when it is done."""
@@ -81,9 +81,9 @@ class NotebookScreen:
         if has_ui:
             from llm_magic.widgets.panel import SamplingPanel
 
-            first = streams if isinstance(streams, Stream) else streams[0]
-            panel = SamplingPanel(self.controls, start=first.sampling)
-            panel.observe(lambda change: view.redraw(change["new"]), "value")
+            running = [streams] if isinstance(streams, Stream) else list(streams)
+            panel = SamplingPanel(start=running[0].sampling)
+            panel.observe(lambda change: view.follow(running, change["old"], change["new"]), "value")
             view.show(above=panel)
         else:
             view.show()

@@ -73,6 +73,28 @@ def test_a_branch_to_the_end_of_the_turn_ends_there(tiny_llm):
     assert (g.finish_reason, len(g.tokens), g.end.id) == ("stop", 4, end_id)
 
 
+def test_a_replay_ends_where_the_text_did(tiny_llm):
+    stream = tiny_llm.stream("the rain", mode="text", temperature=1.0, max_tokens=30, seed=5)
+    for index, _ in enumerate(stream):
+        if index == 9:
+            stream.steer(max_tokens=5)
+    lowered = stream.generation
+    assert len(lowered.tokens) >= 10 and lowered.replay() == lowered
+    stream = tiny_llm.stream("the rain", mode="text", temperature=1.0, max_tokens=30, seed=5)
+    next(stream)
+    stream.stop()
+    assert len(list(stream)) <= 1  # what was held back of a character
+    assert stream.generation.replay() == stream.generation
+    ended = wild(tiny_llm).branch(4, min(tiny_llm._backend.tokenizer.end_ids))
+    assert ended.finish_reason == "stop" and ended.replay() == ended
+
+
+def test_branches_of_branches_may_be_as_long_as_the_first(tiny_llm):
+    g = wild(tiny_llm, max_tokens=10)
+    branch = g.branch(8, "x").branch(2, "y")
+    assert branch.sampling.max_tokens == 2 + 1 + 10
+
+
 def test_the_distribution_behind_a_token_is_what_it_was_sampled_from(tiny_llm):
     g = wild(tiny_llm, temperature=0.9, top_k=40, top_p=0.9)
     for index in (0, 5, len(g.tokens) - 1):

@@ -124,7 +124,7 @@ def test_a_view_streams_news_at_most_so_often_and_snapshots_until_it_is_heard(ti
         sizes.append(len(view.snapshot) // RECORD_BYTES)
         if index == 20:
             view._hear(view, {"kind": "ready"}, [])
-    assert sizes[0] >= 1 and sizes[20] == sizes[-1] >= 16  # it doubles until a page hears messages
+    assert sizes[0] >= 1 and sizes[20] >= 16 and sizes[21] == sizes[-1]  # it doubles until a page hears messages
     # whatever is lost of the messages before the first snapshot's end, what follows fits to it
     n_known = sizes[20]
     for content, _ in sent:
@@ -159,7 +159,7 @@ def test_a_page_stops_branches_names_and_compares(generation, sent):
     assert list(stream) == [] and stream.generation.finish_reason == "interrupted"
     assert sent[-1][0] == {"kind": "ack"}
     view._hear(view, {"kind": "branch", "node": 0, "index": 5, "text": ""}, [])
-    assert "the text is empty" in view._nodes[view._shown[0]].note
+    assert "the text is empty" in view._nodes[view._shown[0]].error
     with pytest.raises(LLMError):
         view.branch(500, "x")
     view.close()
@@ -173,7 +173,7 @@ def test_closing_a_view_stops_its_branches_and_not_what_its_cell_runs(tiny_llm, 
     view.close()
     assert not stream.is_stopped
     view = generation.view()
-    view.branch(2, "x", max_tokens=100_000)
+    view.branch(2, "x", max_tokens=400)
     branch = view._nodes[1].value
     view.close()
     assert branch.is_stopped
@@ -278,3 +278,36 @@ def test_a_page_that_slows_the_model_is_told_less_often():
             pace.note_message()
     assert quick.interval_s == SHORTEST_S
     assert slow.interval_s == pytest.approx(3 * 0.007 / MAX_SHARE) or slow.interval_s == LONGEST_S
+
+
+def test_a_page_that_comes_late_finds_all_branches_done(generation, sent):
+    view = generation.view()
+    view.branch(3, "x", max_tokens=3)
+    wait(lambda: not any(node["is_running"] for node in view.header["nodes"]) and len(view.header["nodes"]) == 2)
+    assert [node["count"] for node in view.header["nodes"]] == [len(text.tokens) for text in view.generations.values()]
+    before = view.header
+    view._hear(view, {"kind": "ready"}, [])
+    assert view.header["number"] > before["number"]
+    view.close()
+
+
+def test_no_two_texts_of_a_view_have_one_name(generation, sent):
+    view = generation.view()
+    for _ in range(2):
+        view.branch(3, "x", max_tokens=2, text=0)
+        wait(lambda: not any(node.is_running for node in view._nodes.values()))
+    view._hear(view, {"kind": "rename", "node": 1, "name": "answer"}, [])
+    assert list(view.generations) == ["answer", "answer (2)", "branch 2"]
+    static = view.make_static()
+    assert "sample 1 is answer (2)" in static["text/html"]
+    assert [text["name"] for text in static[bundle.MIME]["texts"]] == ["sample 0", "sample 1", "sample 2"]
+    view.close()
+
+
+def test_what_if_is_completed_and_checked(generation):
+    view = generation.view()
+    view.what_if = {"temperature": 1.5}
+    assert view.what_if == {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    with pytest.raises(OptionError):
+        view.what_if = {"top_p": 2}
+    view.close()

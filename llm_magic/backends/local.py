@@ -101,9 +101,9 @@ class LocalBackend:
                 break
         stream.tokens = shown
         ids = [*stream.prompt.ids, *(token.id for token in given)]
-        is_full = len(given) >= stream.sampling.max_tokens
+        is_full = len(given) >= stream.limit_tokens
         if finder.is_found or is_full or len(ids) >= self.context_tokens:
-            stream.finish_reason = "stop" if finder.is_found else "length"
+            stream.finish_reason = "stop" if finder.is_found else stream.limit_reason
             if not finder.is_found:
                 stream.tokens += _with_rest(finder.flush(), text.flush())
             return
@@ -137,6 +137,7 @@ class LocalBackend:
                     stream.tokens += tokens
                     yield from tokens
                     row.is_done = stream.finish_reason == "stop" or stream.is_stopped
+                    row.settings = stream.sampling
         finally:
             for row, writer in writers.items():
                 _close(row, *writer)
@@ -182,9 +183,9 @@ class LocalBackend:
             yield from self._write(stream, step, finder, text)
             if stream.finish_reason == "stop" or stream.is_stopped:
                 return
-            if n_made >= stream.sampling.max_tokens:
+            if n_made >= stream.limit_tokens:
                 break
-        stream.finish_reason = "length"
+        stream.finish_reason = stream.limit_reason
 
     def score(self, text: str, context: str) -> Score:
         """The model's probability of each token of a raw text, behind a context."""

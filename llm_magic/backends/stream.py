@@ -14,7 +14,7 @@ class Stream:
     a signal handler: the generation ends before its next token, as `interrupted`; or goes on under other settings.
 
     `given` are tokens that are there already, `forced_ids` those that come first, whatever the model would choose.
-    A replay follows a `script`: each token is chosen with the settings, or forced, as it was.
+    A replay follows a `script`: each token is chosen with the settings, or forced, as it was; it ends where that did.
     """
 
     def __init__(
@@ -26,13 +26,16 @@ class Stream:
         given: Sequence[Token] = (),
         maker: Maker | None = None,
         forced_ids: Sequence[int] = (),
-        script: Sequence[Token] = (),
+        script: Generation | None = None,
     ):
         self.prompt, self.sampling, self.sample, self.maker = prompt, sampling, sample, maker
         self.tokens = list(given)
         self._forced = dict(enumerate(forced_ids, start=len(given)))
-        self._forced |= {i: token.id for i, token in enumerate(script) if token.sampled_logprob is None}
-        self._script = [token.sampling for token in script]
+        self._n_before = len(given) + len(forced_ids)
+        tokens = () if script is None else (*script.tokens, *((script.end,) if script.end else ()))
+        self._forced |= {i: token.id for i, token in enumerate(tokens) if token.sampled_logprob is None}
+        self._script = [token.sampling for token in tokens]
+        self._replayed = script
         self.finish_reason = "interrupted"
         self.end: Token | None = None
         self.cached_tokens = 0
@@ -54,9 +57,24 @@ class Stream:
         self.is_stopped = True
 
     def steer(self, **changes) -> None:
-        """Change the settings of the tokens to come; stop texts stay."""
+        """Change the settings of the tokens to come, `max_tokens` counting these; stop texts stay, and a replay."""
         changes.pop("stop", None)
+        if self._replayed is not None:
+            return
+        if "max_tokens" in changes:
+            changes["max_tokens"] += self._n_before
         self.sampling = replace_sampling(self.sampling, changes)
+
+    @property
+    def limit_tokens(self) -> int:
+        """How many tokens the text may have."""
+        ends_early = self._replayed is not None and self._replayed.finish_reason != "stop"
+        return len(self._replayed.tokens) if ends_early else self.sampling.max_tokens
+
+    @property
+    def limit_reason(self) -> str:
+        """Why a text ends that has as many."""
+        return "length" if self._replayed is None else self._replayed.finish_reason
 
     def plan(self, index: int) -> tuple[Sampling, int | None]:
         """What the token at `index` is chosen with, and its id where it is forced."""

@@ -56,7 +56,8 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
 def retry(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     """The latest prompt again, with the next seed, or with the options given."""
     latest, llm = _latest(notebook, screen)
-    settings = replace_sampling(latest.sampling, {"seed": latest.sampling.seed + 1} | command.sampling)
+    fresh = {"seed": latest.sampling.seed + 1, "max_tokens": latest.prompt.sampling.max_tokens}
+    settings = replace_sampling(latest.sampling, fresh | command.sampling)
     return _follow(notebook, screen, command, llm.start_again(latest, settings), command.notes)
 
 
@@ -118,6 +119,7 @@ def _follow_samples(
 ) -> Samples:
     """Show several generations while they are made; they are the latest result, the first is what one goes on from."""
     samples = None
+    notebook.running += batch.streams
     try:
         with interrupt_calls(batch.stop):
             is_streamed = not command.options.get("no_stream")
@@ -127,6 +129,8 @@ def _follow_samples(
                     screen.show_probabilities(generation)
             return samples
     finally:
+        for stream in batch.streams:
+            notebook.running.remove(stream)
         notebook.was_interrupted = batch.is_stopped
         samples = samples or Samples(batch.generations)
         notebook.remember(samples[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 import secrets
 import threading
@@ -17,7 +19,7 @@ from ipywidgets import VBox, Widget
 
 from llm_magic.backends.stream import Stream
 from llm_magic.errors import LLMError
-from llm_magic.generation import Generation, Samples, Sampling, Score
+from llm_magic.generation import Generation, Samples, Sampling, Score, replace_sampling
 from llm_magic.views import answer
 from llm_magic.views.bundle import make_bundle
 from llm_magic.views.compare import find_differences
@@ -40,30 +42,37 @@ class _Node:
     parent: int | None = None
     index: int | None = None  # of the token that stands in another's place
     n_sent: int = 0
-    note: str = ""
+    notes: tuple[str, ...] = ()
+    error: str = ""
 
     @property
     def is_running(self) -> bool:
         return isinstance(self.value, Stream)
 
+    @property
+    def text(self) -> Generation | Score:
+        """What there is by now."""
+        value = self.value  # read once: a thread beside may settle it
+        return value.generation if isinstance(value, Stream) else value
+
     def settle(self) -> None:
         """Its stream has ended."""
-        if isinstance(self.value, Stream):
-            self.value = self.value.generation
+        self.value = self.text
 
     def describe(self) -> dict[str, Any]:
         """What a page is told of it beside its tokens."""
-        value = self.value.generation if isinstance(self.value, Stream) else self.value
+        is_running, value = self.is_running, self.text
         is_score = isinstance(value, Score)
-        status = " · ".join(answer.status_parts(value, is_running=self.is_running))
+        status = " · ".join(answer.status_parts(value, is_running=is_running))
         return {
             "key": self.key,
             "name": show_controls(self.name),
             "parent": self.parent,
             "index": self.index,
             "before": "" if is_score else show_controls(answer.continued_text(value.prompt)),
-            "status": [show_controls(line) for line in (status, self.note) if line],
-            "is_running": self.is_running,
+            "status": [show_controls(line) for line in (status, *self.notes, self.error) if line],
+            "is_running": is_running,
+            "count": self.n_sent,
         }
 
 
@@ -85,13 +94,15 @@ class AnswerView(anywidget.AnyWidget):
         values = [value] if isinstance(value, Stream | Generation | Score) else list(value)
         names = ["answer"] if len(values) == 1 else [f"sample {i}" for i in range(len(values))]
         self._nodes = {i: _Node(i, name, value) for i, (name, value) in enumerate(zip(names, values, strict=True))}
-        self._nodes[0].note = " · ".join(notes)
+        self._nodes[0].notes = tuple(notes)
         self._shown = list(self._nodes)
         self._can_branch = not any(isinstance(value, Score) for value in values)
         self._feed, self._lock, self._snapshot_at = Feed(), threading.RLock(), 1
         self._made_at = self._called_at = time.monotonic()
         self._pace, self._flushed_at = Pace(), 0.0
         self._is_heard = False  # a page has said that it hears messages
+        self._compared: int | None = None
+        self._n_snapshots = 0
         self._displays: list[DisplayHandle] = []
         self._companions: list[Widget] = []
         self.stopped_at: float | None = None
@@ -105,12 +116,12 @@ class AnswerView(anywidget.AnyWidget):
     @property
     def generations(self) -> dict[str, Generation | Score]:
         """All texts by their names: what was generated, and its branches."""
-        return {node.name: node.value.generation if node.is_running else node.value for node in self._nodes.values()}
+        return {node.name: node.text for node in list(self._nodes.values())}
 
     @property
     def generation(self) -> Generation | Score:
         """The text that is shown first."""
-        return self.generations[self._nodes[self._shown[0]].name]
+        return self._nodes[self._shown[0]].text
 
     def flush(self, is_due: bool = False) -> None:
         """Send what is new, if it is due. To be called between tokens, by whoever iterates."""
@@ -145,7 +156,8 @@ class AnswerView(anywidget.AnyWidget):
         header, records = self._feed.snapshot(parts)
         for part in parts:
             self._nodes[part.key].n_sent = len(part.tokens)
-        return {**header, **self._describe()}, records
+        self._n_snapshots += 1  # a page hears of a header that differs, also where no token came
+        return {**header, **self._describe(), "number": self._n_snapshots}, records
 
     def _describe(self) -> dict[str, Any]:
         nodes = [node.describe() for node in self._nodes.values()]
@@ -153,17 +165,18 @@ class AnswerView(anywidget.AnyWidget):
 
     def finish(self) -> None:
         """All that was generated is there."""
-        for node in self._nodes.values():
-            node.settle()
-        self._send_snapshot()
+        with self._lock:
+            for node in self._nodes.values():
+                node.settle()
+            self._send_snapshot()
 
     # what is asked
 
     def stop(self) -> None:
         """End what is running, and keep what is there."""
-        for node in self._nodes.values():
-            if isinstance(node.value, Stream):
-                node.value.stop()
+        for node in list(self._nodes.values()):
+            if isinstance(stream := node.value, Stream):
+                stream.stop()
 
     def branch(self, index: int, token: str | int, text: int | None = None, **changes) -> None:
         """Put another token at an index of the shown text (or of another one, by its number), and go on from there.
@@ -177,26 +190,53 @@ class AnswerView(anywidget.AnyWidget):
         with self._lock:
             key = max(self._nodes) + 1
             n_before = sum(node.parent is not None for node in self._nodes.values())
-            node = _Node(key, f"branch {n_before + 1}", stream, parent.key, len(stream.tokens))
-            self._nodes[key], self._shown = node, [key]
+            name = self._name(key, f"branch {n_before + 1}")
+            node = _Node(key, name, stream, parent.key, len(stream.tokens))
+            self._nodes[key], self._shown, self._compared = node, [key], None
             self.send({"kind": "marks", "marks": None, "compared": None})
         threading.Thread(target=self._run, args=(node,), daemon=True).start()
 
+    def _name(self, key: int, wanted: str) -> str:
+        """The name itself, or with a number behind it where another text has it."""
+        taken = {node.name for node in self._nodes.values() if node.key != key}
+        names = itertools.chain([wanted], (f"{wanted} ({i})" for i in itertools.count(2)))
+        return next(name for name in names if name not in taken)
+
     def _run(self, node: _Node) -> None:
         """Generate a branch."""
+        stream = node.value
         try:
             self.flush(is_due=True)
-            for _ in node.value:
+            for _ in stream:
                 self.flush()
-        except LLMError as error:
-            node.note = str(error)
+        except Exception as error:  # of a thread of its own: nobody else would tell the user
+            node.error = f"{type(error).__name__}: {error}"
         finally:
-            node.settle()
-            self.flush(is_due=True)
+            with self._lock:
+                node.settle()
+                self._send_snapshot()
+            if self._compared is not None:
+                self.compare(self._compared)
+
+    @traitlets.validate("what_if")
+    def _check_what_if(self, proposal) -> dict[str, float]:
+        """What is not named stays as it was sampled."""
+        if not proposal["value"]:
+            return {}
+        value = self.generation
+        settings = replace_sampling(getattr(value, "sampling", Sampling()), dict(proposal["value"]))
+        return {name: getattr(settings, name) for name in _WHAT_IF}
+
+    def follow(self, streams: Sequence[Stream], before: Sampling, after: Sampling) -> None:
+        """The controls above were moved: steer what is running, redraw what is done."""
+        changes = {n: v for n, v in dataclasses.asdict(after).items() if v != getattr(before, n)}
+        for stream in streams:
+            stream.steer(**changes)
+        self.redraw(after)
 
     def redraw(self, settings: Sampling) -> None:
         """Show what the tokens would be under other settings; of texts that are done."""
-        if any(node.is_running for node in self._nodes.values()):
+        if any(node.is_running for node in list(self._nodes.values())):
             return
         asked, own = ([getattr(s, name) for name in _WHAT_IF] for s in (settings, self.generation.sampling))
         is_own = all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(asked, own, strict=True))
@@ -205,7 +245,7 @@ class AnswerView(anywidget.AnyWidget):
     def compare(self, text: int | None) -> None:
         """Show another text, by its number, beside the one that is shown; None shows that one alone again."""
         first = self._shown[0]
-        self._shown = [first] if text is None else [first, text]
+        self._shown, self._compared = [first] if text is None else [first, text], text
         self.flush(is_due=True)
         marks = None
         if text is not None:
@@ -226,16 +266,19 @@ class AnswerView(anywidget.AnyWidget):
 
     def make_static(self) -> dict[str, Any]:
         """What is saved of it."""
-        texts = list(self.generations.values())
+        nodes = list(self._nodes.values())
+        texts = [node.text for node in nodes]
         if len(texts) > 1 and all(isinstance(text, Generation) for text in texts):
-            return make_bundle(Samples(tuple(texts)), [", ".join(self.generations)])
-        return make_bundle(self.generation)
+            numbered = tuple(dataclasses.replace(text, sample=i) for i, text in enumerate(texts))
+            notes = [f"sample {i} is {node.name}" for i, node in enumerate(nodes) if node.name != f"sample {i}"]
+            return make_bundle(Samples(numbered), [", ".join(notes)] if notes else ())
+        return make_bundle(self.generation, nodes[0].notes)
 
     def close(self) -> None:
         """Free the widget in the kernel and in the page."""
-        for node in self._nodes.values():
-            if node.is_running and node.parent is not None:  # a branch is the view's own, all else its cell's
-                node.value.stop()
+        for node in list(self._nodes.values()):
+            if node.parent is not None and isinstance(stream := node.value, Stream):  # all else is its cell's
+                stream.stop()
         layout = self.layout
         super().close()
         layout.close()
@@ -267,18 +310,20 @@ class AnswerView(anywidget.AnyWidget):
                 self.stop()
                 self.send({"kind": "ack"})
             elif kind == "ready":
-                self._is_heard, self._flushed_at = True, 0.0
+                self._is_heard = True
+                self._send_snapshot()  # it may be late, or one of several
             elif kind == "resend":
                 self._send_snapshot()
             elif kind == "branch":
+                self._nodes[message["node"]].error = ""
                 token = message["id"] if "id" in message else message["text"]
                 self.branch(message["index"], token, message["node"])
             elif kind == "show":
-                self._shown = [message["node"]]
+                self._shown, self._compared = [message["node"]], None
                 self.send({"kind": "marks", "marks": None, "compared": None})
                 self.flush(is_due=True)
             elif kind == "rename":
-                self._nodes[message["node"]].name = str(message["name"])
+                self._nodes[message["node"]].name = self._name(message["node"], str(message["name"]))
                 self.flush(is_due=True)
             elif kind == "compare":
                 self.compare(message["node"])
@@ -287,7 +332,7 @@ class AnswerView(anywidget.AnyWidget):
             elif kind == "close":
                 self.settle()
         except LLMError as error:
-            self._nodes[self._shown[0]].note = str(error)
+            self._nodes[self._shown[0]].error = str(error)
             self.flush(is_due=True)
 
     def _tell_exactly(self, message: Mapping[str, Any]) -> None:
@@ -298,7 +343,7 @@ class AnswerView(anywidget.AnyWidget):
         changes = {name: message["settings"][name] for name in _WHAT_IF} if message["settings"] else {}
         try:
             found = value.distribution(index, k=EXACT_TOKENS, **changes)
-        except LLMError:  # the model was unloaded meanwhile: what is shown stays approximate
+        except (LLMError, RuntimeError):  # the model was unloaded, or has no room: what is shown stays approximate
             return
         reply = {key: message[key] for key in ("node", "index", "request")}
         probabilities = [[other.id, other.probability] for other in found]

@@ -31,7 +31,7 @@ class SamplingPanel(ipw.VBox):
 
     Each is an ipywidget that can be linked, observed and laid out elsewhere. `value` is all of them as one `Sampling`,
     checked as the options are. `source`, an object with traits of the same names, is changed with the controls, and
-    they with it; where they `start` elsewhere, only what is moved is told to it.
+    they with it.
     """
 
     value = traitlets.Instance(Sampling)
@@ -70,10 +70,7 @@ class SamplingPanel(ipw.VBox):
         for control in self.controls.values():
             control.observe(self._gather, "value")
         self.preset.observe(self._apply_preset, "value")
-        if source is not None and start is not None:
-            for name in self.controls:
-                self.controls[name].observe(lambda change, name=name: setattr(source, name, change["new"]), "value")
-        elif source is not None:
+        if source is not None:
             self._bind(source)
         self._gather()
 

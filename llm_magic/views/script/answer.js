@@ -11,6 +11,7 @@ const INTERRUPT_AFTER_MS = 350;
 
 /**
  * @typedef {Object} Host what the page offers beside the picture
+ * @property {() => any} whatIf settings that are asked from outside; empty if none are
  * @property {(message: any) => void} send to the kernel
  * @property {() => void} interrupt the kernel, if it is busy
  */
@@ -61,6 +62,7 @@ export function drawAnswer(root, session, host) {
   };
   window.addEventListener("scroll", onScroll, true);
   session.listeners.add(hear);
+  takeWhatIf(host.whatIf());
   update();
   return () => {
     session.listeners.delete(hear);
@@ -83,11 +85,17 @@ export function drawAnswer(root, session, host) {
       branches.compared = message.compared;
       update();
     } else if (kind === "whatIf") {
-      const settings = Object.keys(message).length ? message : null;
-      if (settings) controls.set(settings);
-      [whatIf, exact] = [settings, null];
+      takeWhatIf(message);
       repaintSoon();
     }
+  }
+
+  function takeWhatIf(asked) {
+    exact = null;
+    whatIf = Object.keys(asked).length ? asked : null;
+    const last = session.library.settings.at(-1);
+    if (last) controls.set(last);
+    if (whatIf) controls.show(whatIf);
   }
 
   function update() {
@@ -121,6 +129,7 @@ export function drawAnswer(root, session, host) {
     const lines = statusLines().join("\n");
     if (status.textContent !== lines) status.textContent = lines;
     const { isRunning } = session;
+    if (!isRunning) clearTimeout(interruptTimer);
     stop.hidden = !isRunning;
     root.classList.toggle("llm-is-running", isRunning);
     if (wasRunning && !isRunning) spoken.textContent = `done: ${statusLines()[0] ?? ""}`;
@@ -202,7 +211,9 @@ export function drawAnswer(root, session, host) {
   function askToStop() {
     host.send({ kind: "stop" });
     clearTimeout(interruptTimer);
-    interruptTimer = setTimeout(host.interrupt, INTERRUPT_AFTER_MS); // where messages wait for the cell to end
+    // where messages wait for the cell to end; what runs beside a branch is none of its business
+    const isCell = [...session.nodes.values()].some((node) => node.is_running && node.parent === null);
+    if (isCell) interruptTimer = setTimeout(host.interrupt, INTERRUPT_AFTER_MS);
   }
 
   function repaintSoon() {

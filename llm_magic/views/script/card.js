@@ -47,9 +47,7 @@ export class Card {
     if (Number.isNaN(token.logprob)) return [make("div", {}, `${showSpaces(token.text)}: nothing stands before it`)];
     const settings = whatIf ?? token.settings;
     const shares = settings ? redistribute(token, settings) : null;
-    if (shares && exact) token.listed.forEach((other, j) => {
-      if (exact.probabilities.has(other.id)) shares.listed[j] = exact.probabilities.get(other.id);
-    });
+    if (shares && exact) correct(shares, token, exact);
     const place = token.listed.findIndex((other) => other.id === token.id);
     const rows = token.listed.slice(0, SHOWN).map((other, j) => ({
       ...other, share: shares?.listed[j], removed: shares?.removed[j] ?? "", isChosen: j === place,
@@ -137,6 +135,18 @@ export class Card {
     this.element.style.top = `${at.bottom - frame.top + 4}px`;
     root.style.minHeight = `${at.bottom - frame.top + height + 12}px`;
   }
+}
+
+/** Put the kernel's figures in the place of those that the page has worked out. */
+function correct(shares, token, { probabilities, kept }) {
+  const isComplete = kept <= probabilities.size; // then what is not among them has fallen
+  const find = (id, p) => probabilities.get(id) ?? (isComplete ? 0 : p);
+  token.listed.forEach((other, j) => {
+    shares.listed[j] = find(other.id, shares.listed[j]);
+    shares.removed[j] = shares.listed[j] ? "" : shares.removed[j] || "a filter";
+  });
+  shares.chosen = find(token.id, shares.chosen);
+  shares.chosenRemoved = shares.chosen ? "" : shares.chosenRemoved || "a filter";
 }
 
 /** @param {import("./records.js").Settings} settings */

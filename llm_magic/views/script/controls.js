@@ -45,20 +45,32 @@ export class WhatIf {
       this.outputs.get(name).textContent = settings[name] === off ? "off" : String(settings[name]);
     }
     this.start = settings;
+    this.#mark(false);
+  }
+
+  /** Show what is asked elsewhere. @param {import("./records.js").Settings} settings */
+  show(settings) {
+    const { start } = this;
+    this.set(settings);
+    this.start = start;
+    this.#mark(true);
   }
 
   reset() {
-    this.isActive = false;
-    this.resetButton.disabled = true;
     if (this.start) this.set(this.start);
+    this.#mark(false);
     this.hear(null);
+  }
+
+  #mark(isActive) {
+    this.isActive = isActive;
+    this.resetButton.disabled = !isActive;
   }
 
   #change() {
     const settings = Object.fromEntries(SLIDERS.map(({ name }) => [name, Number(this.inputs.get(name).value)]));
     for (const { name, off } of SLIDERS) this.outputs.get(name).textContent = settings[name] === off ? "off" : settings[name];
-    this.isActive = true;
-    this.resetButton.disabled = false;
+    this.#mark(true);
     this.hear(settings);
   }
 }

@@ -31,7 +31,7 @@ export function redistribute(token, settings) {
   const logits = listed.map((other) => other.logprob + other.penalty);
   if (place < 0) logits.push(token.logprob + token.penalty); // it is one of the tail
   const nListed = listed.length;
-  const highest = Math.max(...logits.slice(0, nListed), token.bins[0] > 0 ? token.highest : -Infinity);
+  const highest = Math.max(...logits, bestOfTail(token));
   if (settings.temperature === 0) return settle(logits.map((l) => Number(l === highest)), [], 0, 1);
 
   const temperature = settings.temperature;
@@ -92,6 +92,12 @@ export function redistribute(token, settings) {
       kept: isGreedy ? 1 : own.filter(Boolean).length + Math.round(restCount),
     };
   }
+}
+
+/** Penalties may leave a token of the tail as the best. @param {import("./records.js").Token} token */
+function bestOfTail({ bins, highest }) {
+  for (let i = 0; i < BINS; i++) if (bins[2 * i]) return highest - bins[2 * i + 1] / bins[2 * i];
+  return -Infinity;
 }
 
 /**

@@ -8,6 +8,7 @@ import { Library, RECORD_WORDS, Records, readWords } from "./records.js";
  * @property {string} name
  * @property {number | null} parent the text that it branches from
  * @property {number | null} index the token that it puts in another's place
+ * @property {number} count how many tokens were sent
  * @property {string} before the text that it continues, if any
  * @property {string[]} status
  * @property {boolean} is_running
@@ -45,15 +46,16 @@ export class Session {
     if (message.shown) this.shown = message.shown;
     this.canBranch = message.can_branch;
     const words = readWords(buffer);
-    const missing = [];
+    const missing = new Set();
     let at = 0;
     for (const { node, first, texts } of message.parts) {
       const end = at + texts.length * RECORD_WORDS;
-      if (!this.nodes.get(node).records.put(first, texts, words.subarray(at, end))) missing.push(node);
+      if (!this.nodes.get(node).records.put(first, texts, words.subarray(at, end))) missing.add(node);
       at = end;
     }
+    for (const { key, count } of message.nodes) if (this.nodes.get(key).records.count < count) missing.add(key);
     this.tell("tokens", message);
-    return missing;
+    return [...missing];
   }
 
   /** @param {string} kind */

@@ -24,13 +24,13 @@ function initialize({ model }) {
     else if (session.ingest(message, buffers[0]).length) model.send({ kind: "resend" });
   };
   const hearWhatIf = () => session.tell("whatIf", model.get("what_if"));
-  model.on("change:snapshot", takeSnapshot);
+  model.on("change:header", takeSnapshot); // it differs each time; the snapshot is set with it
   model.on("msg:custom", hear);
   model.on("change:what_if", hearWhatIf);
   takeSnapshot();
   model.send({ kind: "ready" });
   return () => {
-    model.off("change:snapshot", takeSnapshot);
+    model.off("change:header", takeSnapshot);
     model.off("msg:custom", hear);
     model.off("change:what_if", hearWhatIf);
     sessions.delete(model.get("session"));
@@ -39,6 +39,7 @@ function initialize({ model }) {
 
 function render({ model, el }) {
   return drawAnswer(el, sessionOf(model), {
+    whatIf: () => model.get("what_if"),
     send: (message) => model.send(message),
     interrupt() {
       const kernel = model.widget_manager?.kernel; // of JupyterLab and Notebook
