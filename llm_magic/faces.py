@@ -49,6 +49,6 @@ class Viewed(Shown):
     def view(self):
         """A widget of this value: probabilities on hover, redrawn under other settings; a generation branches.
 
-        Needs a notebook. Its `close()` leaves text in its place.
+        Needs a notebook. Its `settle()` leaves text in its place.
         """
         return FACES[type(self)].live(self)

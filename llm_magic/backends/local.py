@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections import abc
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from llm_magic.backends.stream import Stream
 from llm_magic.engine import generate as engine
@@ -224,15 +225,21 @@ class LocalBackend:
             raise ContextOverflow(
                 f"the text has {len(ids):,} tokens and the context holds {self.context_tokens:,}", "shorten it"
             )
+        with self._prefilled(ids) as sequence:
+            top_ids, top_logprobs, entropy = engine.next_distribution(self.decoder, sequence.hidden, k)
+        top = self._to_alternatives(top_ids, top_logprobs)
+        return Distribution(text, top, entropy, self.decoder.config.vocabulary_tokens, self.loaded.name)
+
+    @contextmanager
+    def _prefilled(self, ids: list[int]) -> Iterator[Sequence]:
+        """A sequence that holds `ids`, kept for later calls."""
         sequence, _ = self.prefix_cache.take(ids)
         try:
             for _ in engine.prefill(self.decoder, sequence, ids):
                 pass
-            top_ids, top_logprobs, entropy = engine.next_distribution(self.decoder, sequence.hidden, k)
+            yield sequence
         finally:
             self.prefix_cache.put(sequence)
-        top = self._to_alternatives(top_ids, top_logprobs)
-        return Distribution(text, top, entropy, self.decoder.config.vocabulary_tokens, self.loaded.name)
 
     def read_token(self, token: str | int, standing: Token | None) -> list[int]:
         """The ids of what shall stand at a token's place: an alternative by its text, any other text, or an id."""
@@ -251,13 +258,8 @@ class LocalBackend:
     def distribution(self, prompt: Prompt, tokens: abc.Sequence[Token], settings: Sampling, k: int) -> Distribution:
         """What the settings leave behind a prompt and the tokens of its answer."""
         ids = [*prompt.ids, *(token.id for token in tokens)]
-        sequence, _ = self.prefix_cache.take(ids)
-        try:
-            for _ in engine.prefill(self.decoder, sequence, ids):
-                pass
+        with self._prefilled(ids) as sequence:
             kept_ids, logprobs, entropy = engine.kept_distribution(self.decoder, sequence, settings)
-        finally:
-            self.prefix_cache.put(sequence)
         top = self._to_alternatives(kept_ids[:k], logprobs[:k])
         text = "".join(token.text for token in tokens)
         n, name = self.decoder.config.vocabulary_tokens, self.loaded.name

@@ -16,6 +16,7 @@ with one record for each token of each text, in their order, little-endian:
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
 import struct
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from llm_magic.faces import FACES
 from llm_magic.generation import TAIL_BINS, Generation, Samples, Sampling, Score, Token
 from llm_magic.views import answer
 from llm_magic.views.columns import name_sample
-from llm_magic.views.feed import LISTED, describe_settings
+from llm_magic.views.feed import LISTED
 from llm_magic.views.safe import show_controls
 
 MIME = "application/vnd.llm-magic.tokens+json"
@@ -72,7 +73,7 @@ def encode_tokens(value: Generation | Score | Samples, notes: Sequence[str] = ()
         "version": VERSION,
         "texts": described,
         "words": [[token_id, word] for token_id, word in words.items()],
-        "settings": list(map(describe_settings, settings)),
+        "settings": list(map(dataclasses.asdict, settings)),
         "records": base64.b64encode(b"".join(records)).decode(),
     }
 

@@ -51,10 +51,10 @@ def _tokens_in(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> fro
 def describe(value: Comparison) -> str:
     """How much differs."""
     n_words = [len(_WORD.findall(g.text)) for g in value.generations]
-    counts = [len(marks) for marks in find_differences(*(g.tokens for g in value.generations))]
-    if not any(counts):
+    marks = find_differences(*(g.tokens for g in value.generations))
+    if not any(marks):
         return "the texts are equal"
-    first = min(min(marks, default=10**9) for marks in find_differences(*(g.tokens for g in value.generations)))
+    counts, first = [len(differing) for differing in marks], min(frozenset.union(*marks))
     return f"{counts[0]} and {counts[1]} tokens differ, of {n_words[0]} and {n_words[1]} words; from token {first} on"
 
 

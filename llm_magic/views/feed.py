@@ -54,7 +54,7 @@ class Feed:
                 for p in parts
             ],
             "words": list(self._words.items())[n_words:],
-            "settings": [describe_settings(settings) for settings in self._settings[n_settings:]],
+            "settings": list(map(dataclasses.asdict, self._settings[n_settings:])),
             "first_setting": n_settings,
         }
 
@@ -88,11 +88,6 @@ class Feed:
         if sampling not in settings:
             settings.append(sampling)
         return settings.index(sampling)
-
-
-def describe_settings(sampling: Sampling) -> dict[str, Any]:
-    """Settings under the names of their fields."""
-    return dataclasses.asdict(sampling)
 
 
 def _number(value: float | None) -> float:

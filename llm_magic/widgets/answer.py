@@ -105,7 +105,6 @@ class AnswerView(anywidget.AnyWidget):
         self._n_snapshots = 0
         self._displays: list[DisplayHandle] = []
         self._companions: list[Widget] = []
-        self.stopped_at: float | None = None
         header, records = self._make_snapshot()
         super().__init__(session=secrets.token_hex(8), header=header, snapshot=records)
         answer_on_subshells(self)
@@ -306,13 +305,10 @@ class AnswerView(anywidget.AnyWidget):
         kind = message.get("kind")
         try:
             if kind == "stop":
-                self.stopped_at = time.monotonic()
                 self.stop()
                 self.send({"kind": "ack"})
-            elif kind == "ready":
+            elif kind in ("ready", "resend"):  # a page may be late, or one of several
                 self._is_heard = True
-                self._send_snapshot()  # it may be late, or one of several
-            elif kind == "resend":
                 self._send_snapshot()
             elif kind == "branch":
                 self._nodes[message["node"]].error = ""

@@ -181,11 +181,7 @@ def summarise(machine: Machine, logits: Tensor, ids: Tensor) -> Tensor:
     parts, results = torch.empty(rows, -(-n // summary.CHUNK), 4), torch.empty(rows, 4)
     ids = ids.contiguous()
     operands = [logits.data_ptr(), n, ids.data_ptr(), parts.data_ptr(), results.data_ptr()]
-    program = Program()
-    program.add([machine.summarise, *operands])
-    program.add([machine.barrier])
-    program.add([machine.merge_summaries, *operands])
-    program.run(machine, rows)
+    _run_by_chunks(machine, machine.summarise, machine.merge_summaries, operands, rows)
     return results
 
 
@@ -197,12 +193,17 @@ def count_tail(machine: Machine, logits: Tensor, highest: Tensor) -> Tensor:
     parts = torch.empty(rows, -(-n // tail.CHUNK), tail.PART_BYTES, dtype=torch.uint8)
     results = torch.empty(rows, tail.ROW_BYTES // tail.PAIR_BYTES, 2)
     operands = [logits.data_ptr(), n, highest.data_ptr(), parts.data_ptr(), results.data_ptr()]
-    program = Program()
-    program.add([machine.count_tail, *operands])
-    program.add([machine.barrier])
-    program.add([machine.merge_tails, *operands])
-    program.run(machine, rows)
+    _run_by_chunks(machine, machine.count_tail, machine.merge_tails, operands, rows)
     return results
+
+
+def _run_by_chunks(machine: Machine, compute: int, merge: int, operands: list[int], rows: int) -> None:
+    """All threads compute their chunks of each row; then these are merged."""
+    program = Program()
+    program.add([compute, *operands])
+    program.add([machine.barrier])
+    program.add([merge, *operands])
+    program.run(machine, rows)
 
 
 class Prepared:

@@ -119,7 +119,7 @@ export function drawAnswer(root, session, host) {
       pane.update(tint, whatIf);
     }
     // a page that does more for each message than it must takes that time from the model
-    const tree = JSON.stringify([...session.nodes.values()].map(({ records, before, status, ...rest }) => rest));
+    const tree = JSON.stringify([...session.nodes.values()].map(({ records, count, before, status, ...rest }) => rest));
     if (tree !== drawnTree || marks !== drawnMarks) {
       [drawnTree, drawnMarks] = [tree, marks];
       for (const pane of panes.values()) drawMarks(pane);

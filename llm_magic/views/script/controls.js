@@ -40,10 +40,8 @@ export class WhatIf {
 
   /** Show settings without asking anything. @param {import("./records.js").Settings} settings */
   set(settings) {
-    for (const { name, off } of SLIDERS) {
-      this.inputs.get(name).value = settings[name];
-      this.outputs.get(name).textContent = settings[name] === off ? "off" : String(settings[name]);
-    }
+    for (const { name } of SLIDERS) this.inputs.get(name).value = settings[name];
+    this.#print(settings);
     this.start = settings;
     this.#mark(false);
   }
@@ -58,8 +56,13 @@ export class WhatIf {
 
   reset() {
     if (this.start) this.set(this.start);
-    this.#mark(false);
     this.hear(null);
+  }
+
+  #print(settings) {
+    for (const { name, off } of SLIDERS) {
+      this.outputs.get(name).textContent = settings[name] === off ? "off" : String(settings[name]);
+    }
   }
 
   #mark(isActive) {
@@ -69,7 +72,7 @@ export class WhatIf {
 
   #change() {
     const settings = Object.fromEntries(SLIDERS.map(({ name }) => [name, Number(this.inputs.get(name).value)]));
-    for (const { name, off } of SLIDERS) this.outputs.get(name).textContent = settings[name] === off ? "off" : settings[name];
+    this.#print(settings);
     this.#mark(true);
     this.hear(settings);
   }
