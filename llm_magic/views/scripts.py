@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -9,6 +11,16 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "script"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=const|class|function)", re.MULTILINE)
+_DEFAULT = re.compile(r"^export default (?=.*;\n\Z)", re.MULTILINE)
+# a page gets a widget's code with each widget: what the first one made of it serves all, compiled and warm
+_SHARED = """\
+function define() {{
+{script}
+addStyles({styles});
+return {default};
+}}
+export default (globalThis[Symbol.for("{key}")] ??= define());
+"""
 
 
 @cache
@@ -18,8 +30,12 @@ def read_script(entry: str) -> str:
 
 
 @cache
-def read_styles() -> str:
-    return _read("answer.css")
+def read_widget(entry: str) -> str:
+    """The same as a widget's module; its code and styles are made once a page, whatever the number of widgets."""
+    script, styles = read_script(entry), json.dumps(_read("answer.css"))
+    script, default = _DEFAULT.split(script)
+    key = f"llm_magic {hashlib.sha256((script + styles).encode()).hexdigest()}"
+    return _SHARED.format(script=script.rstrip(), styles=styles, default=default.rstrip().rstrip(";"), key=key)
 
 
 def order_modules(entry: str, done: tuple[str, ...] = ()) -> tuple[str, ...]:

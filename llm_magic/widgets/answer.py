@@ -25,7 +25,7 @@ from llm_magic.views.bundle import make_bundle
 from llm_magic.views.compare import find_differences
 from llm_magic.views.feed import Feed, Part
 from llm_magic.views.safe import show_controls
-from llm_magic.views.scripts import read_script, read_styles
+from llm_magic.views.scripts import read_widget
 from llm_magic.widgets.pace import Pace
 
 READY_WITHIN_S = 0.4  # a page says so, unless its messages wait for the cell to end
@@ -83,8 +83,7 @@ class AnswerView(anywidget.AnyWidget):
     settings, such as `{"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}`; empty shows what was sampled.
     """
 
-    _esm = read_script("widget.js")
-    _css = read_styles()
+    _esm = read_widget("widget.js")
     session = traitlets.Unicode().tag(sync=True)
     header = traitlets.Dict().tag(sync=True)
     snapshot = traitlets.Bytes().tag(sync=True)
@@ -100,7 +99,7 @@ class AnswerView(anywidget.AnyWidget):
         self._feed, self._lock, self._snapshot_at = Feed(), threading.RLock(), 1
         self._made_at = self._called_at = time.monotonic()
         self._pace, self._flushed_at = Pace(), 0.0
-        self._is_heard = False  # a page has said that it hears messages
+        self._pages: set[str] = set()  # that have said that they hear messages
         self._compared: int | None = None
         self._n_snapshots = 0
         self._displays: list[DisplayHandle] = []
@@ -127,14 +126,14 @@ class AnswerView(anywidget.AnyWidget):
         now = time.monotonic()
         self._pace.note_step(now - self._called_at)
         self._called_at = now
-        is_waited_for = not self._is_heard and now - self._made_at < READY_WITHIN_S
+        is_waited_for = not self._pages and now - self._made_at < READY_WITHIN_S
         if not is_due and (is_waited_for or now - self._flushed_at < self._pace.interval_s):
             return
         with self._lock:
             self._flushed_at = now
             self._pace.note_message()
             n_tokens = sum(len(node.value.tokens) for node in self._nodes.values())
-            if not self._is_heard and n_tokens >= self._snapshot_at:
+            if not self._pages and n_tokens >= self._snapshot_at:
                 # a page that is not there yet hears no messages, but finds the latest values
                 self._snapshot_at = 2 * n_tokens
                 self._send_snapshot()
@@ -307,8 +306,11 @@ class AnswerView(anywidget.AnyWidget):
             if kind == "stop":
                 self.stop()
                 self.send({"kind": "ack"})
-            elif kind in ("ready", "resend"):  # a page may be late, or one of several
-                self._is_heard = True
+            elif kind == "ready" and message["page"] not in self._pages:  # it may be late, or one of several
+                self._pages.add(message["page"])
+                self.send({"kind": "heard", "page": message["page"]})
+                self._send_snapshot()
+            elif kind == "resend":
                 self._send_snapshot()
             elif kind == "branch":
                 self._nodes[message["node"]].error = ""

@@ -32,3 +32,8 @@ export function percent(p) {
   if (p >= 0.001 || p === 0) return `${(100 * p).toFixed(1)} %`;
   return p >= 0.0001 ? `${(100 * p).toFixed(2)} %` : "<0.01 %";
 }
+
+/** Put styles into the page. @param {string} text */
+export function addStyles(text) {
+  document.head.append(make("style", { class: "llm-styles" }, text));
+}

@@ -3,6 +3,8 @@
 import { drawAnswer } from "./answer.js";
 import { Session } from "./session.js";
 
+const GREETED_AFTER_MS = [0, 60, 120, 250, 500, 1000];
+
 /** One session a model, whatever the number of its views. @type {Map<string, Session>} */
 const sessions = new Map();
 
@@ -19,8 +21,14 @@ function initialize({ model }) {
     const header = model.get("header");
     if (header?.parts) session.ingest(header, model.get("snapshot"));
   };
+  // a page's first words may be kept until the cell has ended: a subshell for them is only being made
+  const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
+  const timers = GREETED_AFTER_MS.map((ms) => setTimeout(() => model.send({ kind: "ready", page }), ms));
+  const endGreeting = () => timers.forEach(clearTimeout);
   const hear = (message, buffers) => {
-    if (message.kind !== "tokens") session.tell(message.kind, message);
+    if (message.kind === "heard") {
+      if (message.page === page) endGreeting();
+    } else if (message.kind !== "tokens") session.tell(message.kind, message);
     else if (session.ingest(message, buffers[0]).length) model.send({ kind: "resend" });
   };
   const hearWhatIf = () => session.tell("whatIf", model.get("what_if"));
@@ -28,8 +36,8 @@ function initialize({ model }) {
   model.on("msg:custom", hear);
   model.on("change:what_if", hearWhatIf);
   takeSnapshot();
-  model.send({ kind: "ready" });
   return () => {
+    endGreeting();
     model.off("change:header", takeSnapshot);
     model.off("msg:custom", hear);
     model.off("change:what_if", hearWhatIf);
