@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 
@@ -40,6 +41,27 @@ def test_threads_step_back_where_another_process_takes_a_core(n_before):
     run(crew, n_before, free)
     total = run(crew, 1000, disturbed)
     assert crew.n_threads == 3 and total < 1.35 * 1000 * disturbed(3)
+
+
+def test_threads_step_back_where_a_few_steps_outweigh_all_others():
+    crew, steps = Crew(4), itertools.count()
+    run(crew, 300, free)
+    run(crew, 1000, lambda n: 0.2 if n == 4 and next(steps) % 5 == 0 else free(n))
+    assert crew.n_threads == 3
+
+
+def test_a_neighbour_that_works_now_and_then_changes_nothing():
+    crew, used = Crew(4), set()
+    run(crew, 300, free)
+
+    def painted(n):
+        """Each 0.1 s or so, some steps take three times as long."""
+        used.add(n)
+        return free(n) * (3 if next(steps) % 40 < 8 else 1)
+
+    steps = itertools.count()
+    run(crew, 2000, painted)
+    assert used == {4}
 
 
 def test_all_threads_come_back_when_the_other_process_ends():

@@ -1,19 +1,21 @@
-"""How many threads work on a step: all, unless another process takes their cores.
+"""How many threads work on a step: all, unless another process keeps their cores.
 
 Threads wait for each other some hundred times a step. Where one of them has lost its core, all wait until the
-system gives it back, which takes a thousand times as long as the work; then fewer threads are faster. What they
+system gives it back, which takes a thousand times as long as the work; then fewer threads are faster, if that lasts.
+Steps are judged by the mean over a window, not one by one: a neighbour that works now and then (a browser that paints)
+makes a few steps slow, one that always works makes some of them so long that they outweigh all others. What threads
 compute does not depend on their number.
 """
 
 from __future__ import annotations
 
-import statistics
 import threading
 from collections.abc import Hashable
 
-SLOWER = 1.6  # times the usual time: something is amiss
-N_PROBED = 3  # steps with a number of threads before it is judged
-PROBE_FIRST = 8  # steps before all numbers are tried once: they may have been disturbed from the start
+WINDOW_S, FIRST_WINDOW_S, WINDOW_STEPS = 0.1, 0.03, 3  # a window is so long (or so, at first), and has so many steps
+SLOWER = 1.6  # times the usual mean: something is amiss
+N_SLOW = 2  # windows in a row, then other numbers are tried
+GROWTH = 1.05  # of the usual mean a window: a context that grows makes steps slower, little by little
 PROBE_AGAIN_S = 0.25, 4.0  # work done with fewer threads before all are tried again: at first, and at last
 
 
@@ -23,12 +25,14 @@ class Crew:
     def __init__(self, n_max: int):
         self.n_max = self.n_threads = n_max
         self._numbers = sorted({n_max, max(1, n_max - 1), max(1, n_max // 2)}, reverse=True)
-        self._usual: dict[Hashable, float] = {}  # of all threads, undisturbed, for each kind of step
-        self._recent: list[float] = []
+        self._usual: dict[Hashable, float] = {}  # means of all threads, undisturbed, for each kind of step
         self._kind: Hashable = None
+        self._window_s, self._window_steps = 0.0, 0
+        self._n_slow = 0
         self._to_probe: list[int] = []
         self._probed: dict[int, float] = {}
-        self._n_steps, self._worked_s, self._patience_s = 0, 0.0, PROBE_AGAIN_S[0]
+        self._is_settled = False  # all numbers were tried once
+        self._worked_s, self._patience_s = 0.0, PROBE_AGAIN_S[0]
         self._lock = threading.Lock()
 
     def record(self, kind: Hashable, seconds: float) -> None:
@@ -42,37 +46,45 @@ class Crew:
 
     def _learn(self, kind: Hashable, seconds: float) -> None:
         if kind != self._kind:  # times of unlike steps do not compare
-            self._kind, self._recent = kind, []
+            self._kind, self._n_slow = kind, 0
+            self._window_s, self._window_steps = 0.0, 0
             if self._to_probe:
                 self.n_threads, self._to_probe = self.n_max, []
-        self._recent = [*self._recent[1 - N_PROBED :], seconds]
-        self._n_steps += 1
+        self._window_s += seconds
+        self._window_steps += 1
+        if self._window_s >= (WINDOW_S if self._is_settled else FIRST_WINDOW_S) and self._window_steps >= WINDOW_STEPS:
+            mean_s, window_s = self._window_s / self._window_steps, self._window_s
+            self._window_s, self._window_steps = 0.0, 0
+            self._judge(mean_s, window_s)
+
+    def _judge(self, mean_s: float, window_s: float) -> None:
+        """A window is full."""
         if self._to_probe:
-            if len(self._recent) == N_PROBED:
-                self._probed[self._to_probe.pop(0)] = statistics.median(self._recent)
-                self._go_on()
+            self._probed[self._to_probe.pop(0)] = mean_s
+            self._go_on()
         elif self.n_threads < self.n_max:
-            self._worked_s += seconds
+            self._worked_s += window_s
             if self._worked_s > self._patience_s:
                 self._patience_s = min(2 * self._patience_s, PROBE_AGAIN_S[1])
                 self._probe()
         else:
-            # a context that grows makes steps slower, little by little
-            usual = self._usual[kind] = min(seconds, self._usual.get(kind, seconds) * 1.01)
-            is_slow = len(self._recent) == N_PROBED and min(self._recent) > SLOWER * usual
-            if is_slow or self._n_steps == PROBE_FIRST:
+            usual_s = self._usual[self._kind] = min(mean_s, self._usual.get(self._kind, mean_s) * GROWTH)
+            self._n_slow = self._n_slow + 1 if mean_s > SLOWER * usual_s else 0
+            # what is usual is not known at first: threads may have been disturbed from the start
+            if self._n_slow == N_SLOW or not self._is_settled:
                 self._probe()
 
     def _probe(self) -> None:
-        self._to_probe, self._probed = list(self._numbers), {}
+        self._to_probe, self._probed, self._n_slow = list(self._numbers), {}, 0
         self._go_on()
 
     def _go_on(self) -> None:
         """To the next number to try; after the last, to the fastest."""
-        self._recent, self._worked_s = [], 0.0
+        self._worked_s = 0.0
         if self._to_probe:
             self.n_threads = self._to_probe[0]
             return
+        self._is_settled = True
         self.n_threads = min(self._probed, key=lambda n: self._probed[n])
         if self.n_threads == self.n_max:
-            self._usual[self._kind], self._patience_s = self._probed[self.n_max], PROBE_AGAIN_S[0]
+            self._patience_s = PROBE_AGAIN_S[0]
