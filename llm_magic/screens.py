@@ -87,6 +87,7 @@ class NotebookScreen:
             view.show(above=panel)
         else:
             view.show()
+        view.wait_for_page()
         try:
             for _ in steps:
                 view.flush()

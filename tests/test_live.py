@@ -309,6 +309,22 @@ def test_a_page_that_comes_late_finds_all_branches_done(generation, sent):
     view.close()
 
 
+def test_a_model_that_takes_all_cores_waits_for_its_page_but_not_for_ever(generation, sent, monkeypatch):
+    def wait_ms(view):
+        started = time.monotonic()
+        view.wait_for_page()
+        return 1000 * (time.monotonic() - started)
+
+    view = generation.view()
+    monkeypatch.setattr("os.cpu_count", lambda: 1000)
+    assert wait_ms(view) < 50
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert 350 < wait_ms(view) < 1000
+    view._hear(view, {"kind": "ready", "page": "a"}, [])
+    assert wait_ms(view) < 50
+    view.close()
+
+
 def test_no_two_texts_of_a_view_have_one_name(generation, sent):
     view = generation.view()
     for _ in range(2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import secrets
 import threading
 import time
@@ -100,6 +101,7 @@ class AnswerView(anywidget.AnyWidget):
         self._made_at = self._called_at = time.monotonic()
         self._pace, self._flushed_at = Pace(), 0.0
         self._pages: set[str] = set()  # that have said that they hear messages
+        self._is_drawn = threading.Event()
         self._compared: int | None = None
         self._n_snapshots = 0
         self._displays: list[DisplayHandle] = []
@@ -160,6 +162,16 @@ class AnswerView(anywidget.AnyWidget):
     def _describe(self) -> dict[str, Any]:
         nodes = [node.describe() for node in self._nodes.values()]
         return {"nodes": nodes, "keys": list(self._nodes), "shown": self._shown, "can_branch": self._can_branch}
+
+    def wait_for_page(self) -> None:
+        """Give the page a moment to draw the view, where it would have to share the model's cores for that.
+
+        Together both take longer than one after the other: threads of a step wait for each other.
+        """
+        import torch  # here: the panel needs this module, and no torch
+
+        if (os.cpu_count() or 1) <= torch.get_num_threads():
+            self._is_drawn.wait(READY_WITHIN_S)
 
     def finish(self) -> None:
         """All that was generated is there."""
@@ -308,6 +320,7 @@ class AnswerView(anywidget.AnyWidget):
                 self.send({"kind": "ack"})
             elif kind == "ready" and message["page"] not in self._pages:  # it may be late, or one of several
                 self._pages.add(message["page"])
+                self._is_drawn.set()
                 self.send({"kind": "heard", "page": message["page"]})
                 self._send_snapshot()
             elif kind == "resend":

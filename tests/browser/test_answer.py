@@ -8,6 +8,8 @@ import re
 import pytest
 
 LOAD = "%load_ext llm_magic\n%llm --quiet -n 1 warm up"
+# with this seed the story is long: what is looked at while it streams is there for seconds
+STORY = "text -T 1 --seed 0 -n {n} Once upon a time"
 ASK = "%llm -n 60 -T 0.8 --seed 1 Why is the sky blue?"
 VIEW = "v = _llm.view()\nv"
 COUNT_WIDGETS = "import ipywidgets\nprint('widgets', len(ipywidgets.widgets.widget._instances))"
@@ -34,7 +36,7 @@ def wait_done(page):
 
 
 def test_an_answer_streams_and_leaves_a_static_face_and_nothing_else(notebook):
-    page = notebook([LOAD, COUNT_WIDGETS, "%llm -n 200 -T 1 Tell me a story.", COUNT_WIDGETS])
+    page = notebook([LOAD, COUNT_WIDGETS, "%llm " + STORY.format(n=600), COUNT_WIDGETS])
     page.run_cell(0)
     page.run_cell(1)
     page.run_cell(2, wait=False)
@@ -45,7 +47,7 @@ def test_an_answer_streams_and_leaves_a_static_face_and_nothing_else(notebook):
     page.wait_idle()
     page.run_cell(3)
     assert page.page.locator(".llm-answer").count() == 0
-    assert page.outputs_text(2)[0].startswith(first)
+    assert first in page.outputs_text(2)[0]
     # as many as before the model was asked: ipywidgets makes none by itself
     assert page.outputs_text(1) == page.outputs_text(3)
     page.save()
@@ -53,7 +55,7 @@ def test_an_answer_streams_and_leaves_a_static_face_and_nothing_else(notebook):
     assert sorted(output.data) == [MIME, "text/html", "text/plain"]
     assert "widgets" not in page.read_notebook().metadata
     n_tokens = sum(len(text["tokens"]) for text in output.data[MIME]["texts"])
-    assert n_tokens >= 150 and len(json.dumps(output.data)) / (n_tokens * 20) < 60  # bytes a token and alternative
+    assert n_tokens >= 500 and len(json.dumps(output.data)) / (n_tokens * 20) < 60  # bytes a token and alternative
     assert len(json.dumps(output.data["text/html"])) / (n_tokens * 5) < 60
     page.assert_clean()
 
@@ -145,7 +147,7 @@ def test_a_view_that_is_closed_leaves_its_texts_and_frees_its_widgets(notebook):
 
 
 def test_samples_stream_side_by_side(notebook):
-    page = notebook([LOAD, "%llm --samples 3 -T 1 -n 80 Name an animal and say why you like it."])
+    page = notebook([LOAD, "%llm " + STORY.format(n=600).replace("-T", "--samples 3 -T")])
     page.run_cell(0)
     page.run_cell(1, wait=False)
     page.page.locator(".llm-pane").nth(2).locator(".llm-token").nth(5).wait_for()
@@ -195,7 +197,7 @@ def test_the_tint_can_show_other_figures(notebook):
     labels = {}
     for tint in ("probability", "sampled", "entropy", "rank"):
         page.page.get_by_label("Tint by").select_option(tint)
-        page.page.wait_for_timeout(100)
+        page.page.locator(f".llm-token[data-index='9'][aria-label*=', {tint} ']").wait_for()
         labels[tint] = tokens.nth(9).get_attribute("aria-label").split(", ", 1)[1]
-    assert [label.split()[0] for label in labels.values()] == ["probability", "sampled", "entropy", "rank"]
+    assert len(set(labels.values())) == 4
     page.assert_clean()

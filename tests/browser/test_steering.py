@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from .test_answer import LOAD, in_lab
+from .test_answer import LOAD, STORY, in_lab
 
 CLOCK = "import time, json\nfrom llm_magic.widgets.answer import AnswerView"
 STOP_MS = {"6.31.0": 600, "7.3.0": 300, None: 300}
@@ -24,7 +24,7 @@ def run(page, index):
 @pytest.mark.parametrize("version", list(STOP_MS), ids=str)
 def test_the_stop_button_ends_a_generation_and_keeps_what_is_there(notebook, kernel_with, version):
     kernel = {} if version is None else {"kernel": kernel_with(version)}
-    ask = "x = %llm -T 1 -n 2000 Tell me a long story about a ship and its crew.\nended = time.time() * 1000"
+    ask = f"x = %llm {STORY.format(n=2000)}\nended = time.time() * 1000"
     cells = [LOAD, CLOCK, ask, "print(json.dumps([ended, x.finish_reason, len(x.tokens)]))", "y = %llm continue -n 5"]
     page = notebook(cells, **kernel)
     page.run_cell(0)
@@ -47,7 +47,7 @@ def test_the_stop_button_ends_a_generation_and_keeps_what_is_there(notebook, ker
 
 
 def test_a_moved_control_is_in_force_for_the_next_tokens(notebook):
-    ask = "x = %llm text -n 1000 -T 1 --seed 0 Once upon a time"  # does not end before
+    ask = f"x = %llm {STORY.format(n=1000)}"
     note = """
 from llm_magic.backends.stream import Stream
 steered, steer = [], Stream.steer
@@ -87,13 +87,12 @@ def test_an_answer_with_controls_stays_and_is_redrawn_under_them(notebook):
     before = page.page.locator(".llm-token").nth(9).get_attribute("aria-label")
     page.page.locator(".llm-what-if summary").click()
     page.page.get_by_label("temperature", exact=True).last.fill("1.8")
-    page.page.wait_for_timeout(200)
-    after = page.page.locator(".llm-token").nth(9).get_attribute("aria-label")
-    assert "under the changed settings" in after and before != after
+    token = ".llm-token[data-index='9']"
+    page.page.locator(f"{token}[aria-label*='under the changed settings']").wait_for()
     page.screenshot("what-if-lab")
     page.page.get_by_role("button", name="as sampled").click()
-    page.page.wait_for_timeout(200)
-    assert page.page.locator(".llm-token").nth(9).get_attribute("aria-label") == before
+    page.page.locator(f"{token}:not([aria-label*='under the changed settings'])").wait_for()
+    assert page.page.locator(token).get_attribute("aria-label") == before
     slider = page.outputs(1).locator(".noUi-handle").first
     assert "0.80" in page.outputs(1).locator(".widget-readout").first.inner_text()
     slider.focus()
