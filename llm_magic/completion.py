@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from llm_magic.grammar import GENERATING, TAKES_MODEL, TAKES_VERB, Verb
+from llm_magic.grammar import GENERATING, TAKES_MODEL, TAKES_SWITCH, TAKES_VERB, Verb
 
 MODEL_FLAGS = ("-m", "--model")
 
@@ -14,7 +14,7 @@ def complete(line: str, verbs: Mapping[str, Verb], model_names: Iterable[str]) -
 
     >>> from llm_magic.verbs import VERBS
     >>> complete("%llm co", VERBS, [])
-    ['code', 'continue']
+    ['code', 'continue', 'complete']
     """
     words = line.lstrip("%").split(" ")
     current, before = words[-1], [word for word in words[1:-1] if word]
@@ -30,6 +30,8 @@ def complete(line: str, verbs: Mapping[str, Verb], model_names: Iterable[str]) -
         candidates = model_names
     elif verb and verb.takes == TAKES_VERB and len(before) == 1:
         candidates = verbs
+    elif verb and verb.takes == TAKES_SWITCH and len(before) == 1:
+        candidates = ("on", "off")
     else:
         return []
     return [candidate for candidate in candidates if candidate.startswith(current)]

@@ -84,6 +84,7 @@ GENERATING = (MODEL, SYSTEM, CHAT, CONTINUE, SAMPLES, *SAMPLING_OPTIONS, *SHOWIN
 TAKES_NOTHING, TAKES_MODEL, TAKES_VERB, TAKES_TEXT, TAKES_PROMPT = "nothing", "model", "verb", "text", "prompt"
 # a variable of the notebook, or none; two of them; an index and a token's text
 TAKES_NAME, TAKES_TWO_NAMES, TAKES_BRANCH = "name", "two names", "branch"
+TAKES_SWITCH = "switch"  # on, off, or nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,8 @@ def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb
         return Command(verb, command.text, options, notes if body is None else ())
     if verb.takes == TAKES_NOTHING:
         return None if text else Command(verb, "", options)
+    if verb.takes == TAKES_SWITCH:
+        return Command(verb, text, options) if text in ("", "on", "off") else None
     if verb.takes in (TAKES_NAME, TAKES_TWO_NAMES):
         names = text.split()
         is_enough = len(names) == 2 if verb.takes == TAKES_TWO_NAMES else len(names) < 2

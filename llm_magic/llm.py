@@ -195,6 +195,23 @@ class LLM:
         """Generate behind a prompt made by `prompt()`, with the settings it holds."""
         return Stream(self._backend.run, prompt, prompt.sampling, sample, maker=self)
 
+    @property
+    def has_infill(self) -> bool:
+        """Whether the model was trained to write between two texts."""
+        return self._backend.has_infill
+
+    def start_infill(self, before: str, after: str = "", **sampling) -> tuple[Stream, str]:
+        """What stands at a cursor between two texts, token by token, and what its beginning repeats of `before`.
+
+        Where the model has no infill, `after` is not read.
+        """
+        if not before:
+            raise OptionError("nothing stands before the cursor", "write a beginning")
+        settings = replace_sampling(self.defaults, sampling)
+        prompt, forced_ids, repeated = self._backend.make_infill(before, after, settings)
+        stream = Stream(self._backend.run, prompt, settings, maker=self, forced_ids=forced_ids)
+        return stream, repeated
+
     def score(self, text: str, context: str = "") -> Score:
         """logprob, rank and entropy of every token of a given text, without a chat template.
 

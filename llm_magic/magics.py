@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -18,6 +19,7 @@ from llm_magic.grammar import PROBS, SAMPLES, SAMPLING_OPTIONS, Command, read_co
 from llm_magic.inputs import call_prompts
 from llm_magic.interpolate import interpolate
 from llm_magic.notebook import Notebook
+from llm_magic.progress import follow_steps
 from llm_magic.screens import NotebookScreen, QuietScreen, Screen, TerminalScreen
 from llm_magic.verbs import VERBS
 from llm_magic.verbs.generate import run_prompt
@@ -128,6 +130,7 @@ class LLMMagics(Magics):
 LLMMagics.llm.__doc__ = describe_all(VERBS)
 
 
+BRANCH_TARGET = "llm_magic.branch"  # of pages' comms
 _COMPLETED = ("%llm", "%%llm")
 _ASSIGNED = r"[^%]*=\s*%llm\s"  # x = %llm …
 
@@ -146,10 +149,15 @@ class Hooks:
         transforms = shell.input_transformer_manager.line_transforms
         transforms.insert(transforms.index(cell_magic) + 1, call_prompts)
         shell.display_trap.hook = self.display
+        if sys.displayhook is shell.displayhook:  # the cell that loads the extension is running
+            sys.displayhook = self.display
         shell.events.register("pre_run_cell", self.magics.begin_cell)
         for word in _COMPLETED:
             shell.set_hook("complete_command", self.complete, str_key=word)
         shell.set_hook("complete_command", self.complete, re_key=_ASSIGNED)
+        if kernel := getattr(shell, "kernel", None):
+            kernel.comm_manager.register_target(BRANCH_TARGET, self.open_branch)
+        self.magics.notebook.ghost = self._make_ghost()
 
     def remove(self) -> None:
         shell = self.shell
@@ -163,7 +171,13 @@ class Hooks:
             shell.strdispatchers["complete_command"].strs.pop(word, None)
         shell.strdispatchers["complete_command"].regexs.pop(_ASSIGNED, None)
         shell.display_trap.hook = shell.displayhook
+        if sys.displayhook == self.display:
+            sys.displayhook = shell.displayhook
         shell.events.unregister("pre_run_cell", self.magics.begin_cell)
+        if kernel := getattr(shell, "kernel", None):
+            kernel.comm_manager.unregister_target(BRANCH_TARGET, self.open_branch)
+        if self.magics.notebook.ghost is not None:
+            self.magics.notebook.ghost.remove()
         self.magics.notebook.unload()
 
     def display(self, result=None) -> None:
@@ -175,6 +189,33 @@ class Hooks:
             hook.check_for_underscore()
             hook.update_user_ns(result)
             hook.fill_exec_result(result)
+
+    def _make_ghost(self) -> Any:
+        """Ghost text for this kind of shell, switched off; None where there can be none."""
+        if kernel := getattr(self.shell, "kernel", None):
+            from llm_magic.ghost.page import PageGhost
+
+            return PageGhost(kernel, self.suggest)
+        if getattr(self.shell, "pt_app", None):
+            from llm_magic.ghost.terminal import TerminalGhost
+
+            return TerminalGhost(self.shell, self.suggest)
+        return None
+
+    def suggest(self, request, is_wanted):
+        """Ghost text of the notebook's model."""
+        from llm_magic.ghost.suggest import suggest  # here, since it brings torch
+
+        notebook = self.magics.notebook
+        notebook.default_model = self.magics.model or None
+        llm = notebook.model(None, lambda label, steps: follow_steps(label, steps, lambda *_: None, lambda _: None))
+        return suggest(llm, request, is_wanted)
+
+    def open_branch(self, comm, message) -> None:
+        """A page asks to go on from a saved answer."""
+        from llm_magic.widgets.saved import open_branch  # here, since it brings ipywidgets
+
+        open_branch(comm, message)
 
     def complete(self, shell, event) -> list[str]:
         """Candidates for Tab, as IPython's completer hook gives them."""

@@ -33,6 +33,7 @@ class Notebook:
     shown: Any = None  # what the running cell has shown already, so that it is not shown twice
     was_interrupted: bool = False  # in the running cell
     controls: Any = None  # the object whose traits are the defaults
+    ghost: Any = None  # ghost text of this shell's kind: `is_on`, `switch_on()`, `switch_off()`
     running: list[Stream] = field(default_factory=list)  # generations that the controls may steer
 
     @property

@@ -91,12 +91,13 @@ class NotebookScreen:
         try:
             for _ in steps:
                 view.flush()
-            return read_result()
         finally:
+            result = read_result()
             if has_ui:
                 view.finish()
             else:
-                view.replace(make_bundle(read_result(), notes))
+                view.replace(make_bundle(result, notes))
+        return result
 
     def show(self, value: Any, notes: Sequence[str] = ()) -> None:
         """Show a value, with notes below it."""

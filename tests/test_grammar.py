@@ -151,7 +151,7 @@ def test_a_value_that_cannot_be_written_is_an_error():
 
 @pytest.mark.parametrize("line, expected", [
     ("%llm mod", ["models"]),
-    ("%%llm co", ["code", "continue"]),
+    ("%%llm co", ["code", "continue", "complete"]),
     ("%llm --te", ["--temperature"]),
     ("%llm next -", ["-m", "--model", "-o", "--out", "--quiet", "--raw", "-k"]),
     ("%llm -m sm", ["smollm2-135m"]),

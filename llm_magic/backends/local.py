@@ -8,6 +8,7 @@ from collections import abc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from llm_magic.backends.infill import N_CANDIDATES, best_completion, find_marks, infill_ids
 from llm_magic.backends.stream import Stream
 from llm_magic.engine import generate as engine
 from llm_magic.engine.batch import Row, generate_batch
@@ -67,13 +68,34 @@ class LocalBackend:
             if system or history:
                 raise OptionError("mode `text` continues a raw text", "leave out the system text and the conversation")
             rendered, ids = text, self.encode(text)
+        return self._to_prompt(rendered, ids, mode, sampling, messages)
+
+    def _to_prompt(
+        self, text: str, ids: list[int], mode: str, sampling: Sampling, messages: tuple[Message, ...] = ()
+    ) -> Prompt:
         if len(ids) >= self.context_tokens:
             raise ContextOverflow(
                 f"the prompt has {len(ids):,} tokens and the context holds {self.context_tokens:,}",
                 "shorten it, or load a model with a longer context",
             )
         pieces = self.tokenizer.pieces(ids)
-        return Prompt(rendered, tuple(ids), pieces, mode, self.loaded.name, self.context_tokens, messages, sampling)
+        return Prompt(text, tuple(ids), pieces, mode, self.loaded.name, self.context_tokens, messages, sampling)
+
+    @property
+    def has_infill(self) -> bool:
+        """Whether the model was trained to write between two texts."""
+        return find_marks(self.tokenizer.special) is not None
+
+    def make_infill(self, before: str, after: str, sampling: Sampling) -> tuple[Prompt, list[int], str]:
+        """A prompt for what stands between two texts; the ids that it begins with, and what they repeat of `before`."""
+        head, tail = infill_ids(self.tokenizer, before, after)
+        taken_back = head.pop()
+        prompt = self._to_prompt(before, [*head, *tail], "text", sampling)
+        if not prompt.ids:
+            return self._to_prompt(before, [taken_back], "text", sampling), [], ""
+        with self._prefilled(list(prompt.ids)) as sequence:
+            best, _, _ = engine.next_distribution(self.decoder, sequence.hidden, N_CANDIDATES)
+        return prompt, [best_completion(self.tokenizer, best, taken_back)], self.tokenizer.text_of(taken_back)
 
     def encode(self, text: str) -> list[int]:
         """A raw text's ids, behind the beginning-of-text token where the model has one."""

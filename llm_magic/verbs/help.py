@@ -15,6 +15,7 @@ from llm_magic.grammar import (
     TAKES_NAME,
     TAKES_NOTHING,
     TAKES_PROMPT,
+    TAKES_SWITCH,
     TAKES_TEXT,
     TAKES_TWO_NAMES,
     TAKES_VERB,
@@ -34,6 +35,7 @@ _ARGUMENTS = {
     TAKES_NAME: "[NAME]",
     TAKES_TWO_NAMES: "A B",
     TAKES_BRANCH: "I TOKEN",
+    TAKES_SWITCH: "[on|off]",
 }
 
 

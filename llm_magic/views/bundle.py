@@ -2,10 +2,11 @@
 
 `application/vnd.llm-magic.tokens+json`, version 1, is
 
-    {"version": 1, "texts": [{"name", "before", "status": [line], "tokens": [text]}], "words": [[id, text]],
+    {"version": 1, "key": …, "texts": [{"name", "before", "status": [line], "tokens": [text]}], "words": [[id, text]],
      "settings": [{field of Sampling: value}], "records": base64}
 
-with one record for each token of each text, in their order, little-endian:
+`key`, of what was generated alone, is a digest of all of it, by which the kernel that made it finds it again. There is one
+record for each token of each text, in their order, little-endian:
 
     u32 id, u32 rank, i16 number of its settings (-1: none), u8 n listed, u8 flags (1: no logprob, 2: not sampled),
     f32 logprob, f32 sampled logprob, f16 penalty, f16 entropy, f32 highest logprob of the tail, u32 mask,
@@ -17,10 +18,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
+import json
 import math
 import struct
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from llm_magic.faces import FACES
 from llm_magic.generation import TAIL_BINS, Generation, Samples, Sampling, Score, Token
@@ -32,6 +36,7 @@ from llm_magic.views.safe import show_controls
 MIME = "application/vnd.llm-magic.tokens+json"
 VERSION = 1
 _HEAD = struct.Struct("<IIhBBffeefI")
+MADE: WeakValueDictionary[str, Generation | Samples] = WeakValueDictionary()  # by their keys
 _NO_LOGPROB, _NOT_SAMPLED = 1, 2
 _HALF_MAX = 65504.0
 
@@ -69,13 +74,18 @@ def encode_tokens(value: Generation | Score | Samples, notes: Sequence[str] = ()
             }
         )
         records += [_encode(token, words, settings) for token in text.tokens]
-    return {
+    data = {
         "version": VERSION,
         "texts": described,
         "words": [[token_id, word] for token_id, word in words.items()],
         "settings": list(map(dataclasses.asdict, settings)),
         "records": base64.b64encode(b"".join(records)).decode(),
     }
+    if not isinstance(value, Score):
+        # as long as somebody holds the value, a page can ask for it
+        key = data["key"] = hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+        MADE[key] = value
+    return data
 
 
 def _encode(token: Token, words: dict[int, str], settings: list[Sampling]) -> bytes:

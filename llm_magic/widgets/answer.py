@@ -15,12 +15,13 @@ from typing import Any
 
 import anywidget
 import traitlets
-from IPython.display import DisplayHandle, display
+from IPython.display import display
 from ipywidgets import VBox, Widget
 
 from llm_magic.backends.stream import Stream
 from llm_magic.errors import LLMError
 from llm_magic.generation import Generation, Samples, Sampling, Score, replace_sampling
+from llm_magic.subshells import answer_on_subshells
 from llm_magic.views import answer
 from llm_magic.views.bundle import make_bundle
 from llm_magic.views.compare import find_differences
@@ -104,11 +105,11 @@ class AnswerView(anywidget.AnyWidget):
         self._is_drawn = threading.Event()
         self._compared: int | None = None
         self._n_snapshots = 0
-        self._displays: list[DisplayHandle] = []
+        self._displays: list[Any] = []
         self._companions: list[Widget] = []
         header, records = self._make_snapshot()
         super().__init__(session=secrets.token_hex(8), header=header, snapshot=records)
-        answer_on_subshells(self)
+        answer_on_subshells(self.comm)
         self.on_msg(self._hear)
 
     # what is shown
@@ -300,14 +301,20 @@ class AnswerView(anywidget.AnyWidget):
         """Display it, below another widget, with the static face beside it for where neither can live."""
         shown = self if above is None else VBox([above, self])
         if above is not None:
-            answer_on_subshells(shown)
+            answer_on_subshells(shown.comm)
             self._companions = [shown, above]
-        data = shown._repr_mimebundle_()
-        data = data[0] if isinstance(data, tuple) else data or {}
-        bundle = self.make_static() | {kind: value for kind, value in data.items() if kind not in _OWN}
-        self._displays.append(display(bundle, raw=True, display_id=True))
+        bundle = self.make_static() | _describe_view(shown)
+        self.leave_in(display(bundle, raw=True, display_id=True))
 
     _ipython_display_ = show
+
+    def leave_in(self, output: Any) -> None:
+        """Leave text in an output, by its `update`, when the view is closed."""
+        self._displays.append(output)
+
+    def describe_view(self) -> dict[str, Any]:
+        """What a page draws the widget by, by its MIME type."""
+        return _describe_view(self)
 
     # messages of the page
 
@@ -365,11 +372,7 @@ _OWN = ("text/plain", "text/html")
 _WHAT_IF = ("temperature", "top_k", "top_p", "min_p")
 
 
-def answer_on_subshells(widget) -> None:
-    """Let a page's messages to a widget be heard while its cell runs.
-
-    ipykernel 7.4 sends them to the shell that last sent on the widget's comm, which is the busy one; before and
-    without that mend, to a shell of their own where the page asks for one.
-    """
-    if hasattr(widget.comm, "_reply_subshell_for"):
-        widget.comm._reply_subshell_for = lambda data, default: default
+def _describe_view(widget: Widget) -> dict[str, Any]:
+    data = widget._repr_mimebundle_()
+    data = data[0] if isinstance(data, tuple) else data or {}
+    return {kind: value for kind, value in data.items() if kind not in _OWN}

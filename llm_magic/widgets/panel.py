@@ -10,7 +10,7 @@ import traitlets
 
 from llm_magic.errors import LLMError, OptionError, nearest
 from llm_magic.generation import MAX_SAMPLES, Sampling
-from llm_magic.widgets.answer import answer_on_subshells
+from llm_magic.subshells import answer_on_subshells
 
 PRESETS = {
     "default": Sampling(),
@@ -66,7 +66,7 @@ class SamplingPanel(ipw.VBox):
         self._parts = [*self.controls.values(), self.preset, label, stop, *boxes, rows, self]
         self._links: list[traitlets.link] = []
         for widget in self._parts:
-            answer_on_subshells(widget)
+            answer_on_subshells(widget.comm)
         for control in self.controls.values():
             control.observe(self._gather, "value")
         self.preset.observe(self._apply_preset, "value")

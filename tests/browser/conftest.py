@@ -11,9 +11,10 @@ import re
 from pathlib import Path
 
 import pytest
+from jupyter_core.paths import jupyter_path
 
 from .harness import ARTEFACTS, LIGHT, UIS, Page, Tab, find_chromium, launch_chromium, open_file
-from .server import DEFAULT_KERNEL, Server
+from .server import DEFAULT_KERNEL, PLUGIN, Server
 
 MISSING_KERNEL = "missing"
 _REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
@@ -75,6 +76,23 @@ def stranger(server, tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="package")
+def server_with_plugin(real_path, tmp_path_factory):
+    """The server of a user who has our JupyterLab extension."""
+    need("jupyterlab", "notebook", "ipykernel")
+    if not any((Path(path) / "labextensions" / PLUGIN).is_dir() for path in jupyter_path()):
+        skip("the JupyterLab extension is not installed: pip install puts it into the environment")
+    with Server(tmp_path_factory.mktemp("plugin") / "home", has_plugin=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def stranger_with_plugin(server_with_plugin, tmp_path_factory):
+    """Another user's server, with our extension too."""
+    with Server(tmp_path_factory.mktemp("plugged-stranger") / "home", has_plugin=True) as running:
+        yield running
+
+
 @pytest.fixture
 def kernel_with(server, request, tmp_path_factory):
     """`kernel_with(version)`: the name of a kernel with that ipykernel, which pip installs beside the environment's."""
@@ -93,8 +111,9 @@ def kernel_with(server, request, tmp_path_factory):
 class Notebooks:
     """Opens notebooks in one user interface, and remembers what is open. Call it with a list of cells."""
 
-    def __init__(self, request, browser, server: Server, ui: str):
+    def __init__(self, request, browser, server: Server, ui: str, stranger: str = "stranger"):
         self._request, self._browser, self.server, self.ui = request, browser, server, ui
+        self._stranger = stranger
         self.tabs: list[Tab] = []
         self.servers = [server]
 
@@ -108,7 +127,7 @@ class Notebooks:
 
     def open_as_stranger(self, path: Path, *, has_kernel: bool = True, **options) -> Page:
         """A copy of a saved notebook at another user's, who does not trust it; perhaps without a kernel for it."""
-        stranger = self._request.getfixturevalue("stranger")
+        stranger = self._request.getfixturevalue(self._stranger)
         if stranger not in self.servers:
             self.servers.append(stranger)
         copy = stranger.copy_notebook(path, DEFAULT_KERNEL if has_kernel else MISSING_KERNEL)
@@ -150,7 +169,18 @@ class Notebooks:
 @pytest.fixture(params=UIS)
 def notebook(request, chrome, server):
     """Opens notebooks in JupyterLab and in Notebook 7 by turns, unless parametrised with one of them (indirect)."""
-    notebooks = Notebooks(request, chrome, server, request.param)
+    yield from _open_notebooks(request, Notebooks(request, chrome, server, request.param))
+
+
+@pytest.fixture(params=UIS)
+def plugged(request, chrome, server_with_plugin):
+    """The same where our JupyterLab extension is there."""
+    yield from _open_notebooks(
+        request, Notebooks(request, chrome, server_with_plugin, request.param, "stranger_with_plugin")
+    )
+
+
+def _open_notebooks(request, notebooks: Notebooks):
     yield notebooks
     try:
         if any(report.failed for report in request.node.stash.get(_REPORTS, {}).values()):

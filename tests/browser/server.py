@@ -20,6 +20,7 @@ from typing import Any
 import nbformat
 
 DEFAULT_KERNEL = "python3"
+PLUGIN = "llm-magic"  # our JupyterLab extension
 START_TIMEOUT_S = 120
 
 _SETTINGS = {
@@ -77,9 +78,12 @@ def _name_kernel(name: str) -> dict[str, str]:
 
 
 class Server:
-    """JupyterLab and Notebook 7 of this environment for one user, whose home is `home`; use it in a `with`."""
+    """JupyterLab and Notebook 7 of this environment for one user, whose home is `home`; use it in a `with`.
 
-    def __init__(self, home: Path):
+    Without the plugin, pages are those of an environment that has none: Colab's, a hub's, an older one.
+    """
+
+    def __init__(self, home: Path, has_plugin: bool = False):
         self.home, self.root, self.log = home, home / "notebooks", home / "server.log"
         self.token = secrets.token_hex(16)
         self.environment = private_environment(home)
@@ -87,6 +91,10 @@ class Server:
         self._write_kernelspec(DEFAULT_KERNEL, {})
         for plugin, values in _SETTINGS.items():
             self.write_setting(plugin, values)
+        if not has_plugin:
+            config = home / "config" / "labconfig" / "page_config.json"
+            config.parent.mkdir(parents=True)
+            config.write_text(json.dumps({"disabledExtensions": {PLUGIN: True}}))
 
     def __enter__(self) -> Server:
         command = [

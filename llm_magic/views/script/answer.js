@@ -14,6 +14,7 @@ const INTERRUPT_AFTER_MS = 350;
  * @property {() => any} whatIf settings that are asked from outside; empty if none are
  * @property {(message: any) => void} send to the kernel
  * @property {() => void} interrupt the kernel, if it is busy
+ * @property {boolean} [isSaved] it was saved: nobody answers but to a branch
  */
 
 /**
@@ -35,6 +36,7 @@ export function drawAnswer(root, session, host) {
   const stop = make("button", { type: "button", class: "llm-stop", onclick: askToStop }, "■ Stop");
   const status = make("div", { class: "llm-status" });
   const spoken = make("div", { class: "llm-spoken", role: "status", "aria-live": "polite" });
+  const problem = make("div", { class: "llm-problem", role: "alert" });
   const controls = new WhatIf((settings) => {
     [whatIf, exact] = [settings, null];
     repaintSoon();
@@ -56,7 +58,7 @@ export function drawAnswer(root, session, host) {
   const texts = make("div", { class: "llm-texts" });
   const bar = make("div", { class: "llm-bar" }, stop, tintChoice, controls.element, settle);
   root.classList.add("llm-answer");
-  root.append(bar, branches.element, texts, status, spoken, card.element);
+  root.append(bar, branches.element, texts, status, problem, spoken, card.element);
   const onScroll = (event) => {
     if (focus && !card.element.hidden && !card.element.contains(event.target)) card.place(focus.pane.spans[focus.index]);
   };
@@ -84,6 +86,8 @@ export function drawAnswer(root, session, host) {
       marks = message.marks && new Map(message.marks.map(([key, indexes]) => [key, new Set(indexes)]));
       branches.compared = message.compared;
       update();
+    } else if (kind === "problem") {
+      problem.textContent = message.text;
     } else if (kind === "whatIf") {
       takeWhatIf(message);
       repaintSoon();
@@ -135,7 +139,7 @@ export function drawAnswer(root, session, host) {
     if (wasRunning && !isRunning) spoken.textContent = `done: ${statusLines()[0] ?? ""}`;
     const last = session.library.settings.at(-1);
     if (last && !whatIf && !controls.isActive) controls.set(last);
-    if (!session.canBranch) settle.hidden = true;
+    settle.hidden = host.isSaved || !session.canBranch;
   }
 
   function drawMarks(pane) {
@@ -194,7 +198,7 @@ export function drawAnswer(root, session, host) {
 
   function askForExact() {
     clearTimeout(exactTimer);
-    if (!focus || !session.canBranch || session.isRunning) return;
+    if (!focus || !session.canBranch || session.isRunning || host.isSaved) return;
     const { pane, index } = focus;
     const request = requestOf(whatIf);
     exactTimer = setTimeout(
@@ -205,6 +209,7 @@ export function drawAnswer(root, session, host) {
   function branch(choice) {
     const { pane, index } = focus;
     leave(true);
+    problem.textContent = "";
     host.send({ kind: "branch", node: pane.key, index, ...choice });
   }
 

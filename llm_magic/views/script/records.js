@@ -5,8 +5,8 @@
 
 import { BINS } from "./redistribute.js";
 
-const LISTED = 20;
-const HEAD_WORDS = 9;
+export const LISTED = 20;
+export const HEAD_WORDS = 9;
 export const RECORD_WORDS = HEAD_WORDS + 2 * BINS + 3 * LISTED;
 
 /**
