@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parent.parent / "llm_magic"
 
 # top down, the way of a prompt; an entry is a module or a folder
 ORDER = [
-    "__init__", "magics", "completion", "verbs", "inputs", "grammar", "screens", "interrupts", "notebook",
-    "widgets", "ghost", "views", "llm", "interpolate", "backends", "weights", "engine", "text", "progress", "generation",
-    "faces", "subshells", "errors", "folders", "visible",
+    "__main__", "autoload", "__init__", "magics", "completion", "verbs", "inputs", "grammar", "screens", "interrupts",
+    "notebook", "widgets", "ghost", "views", "llm", "interpolate", "backends", "weights", "engine", "text", "progress",
+    "generation", "faces", "subshells", "errors", "folders", "visible",
 ]  # fmt: skip
 UNRELATED = {("text", "engine"), ("engine", "text")}  # text knows no torch, the engine knows no text
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,32 @@ def test_the_terminal_is_tinted_where_it_has_colours(real_path, tmp_path):
     )  # fmt: skip
     child.expect(pexpect.EOF)
     assert re.search("\x1b\\[38;5;16;48;5;\\d+", child.before) and "seed 0" in child.before
+
+
+def test_ghost_text_in_a_terminal_is_taken_with_the_right_arrow_key(real_path, tmp_path):
+    pexpect = pytest.importorskip("pexpect")
+    child = pexpect.spawn(
+        sys.executable, ["-m", "IPython", "--ext=llm_magic"],
+        env=os.environ | {"IPYTHONDIR": str(tmp_path), "TERM": "xterm-256color"}, timeout=120, encoding="utf-8",
+    )  # fmt: skip
+    child.setwinsize(40, 120)
+    child.expect("In .*1")
+    child.send("%llm complete on\r")
+    child.expect("ghost text is on in this terminal")
+    child.expect("In .*2")
+    for character in "import nump":
+        child.send(character)
+        time.sleep(0.02)
+    child.expect("\x1b\\[[\\d;]*my\x1b")  # the letter that is missing, in another colour
+    child.send("\x1b[C")
+    time.sleep(0.3)
+    child.send("\r")
+    child.expect("In .*3")
+    child.send("print('took', 'numpy' in dir())\r")
+    child.expect("took True")
+    child.send("%llm complete off\r")
+    child.expect("ghost text is off")
+    child.sendeof()
 
 
 def test_the_readmes_python_runs(real_llm):

@@ -1,10 +1,10 @@
 """What to put before a model so that it writes what stands at a cursor.
 
-Between two texts, where the model was trained for it: its own tokens mark the beginning, the end and the middle (Bavarian
-et al., 2022, arXiv:2207.14255; the order prefix, suffix, middle). Else behind the first text alone.
+Between two texts, where the model was trained for it: its own tokens mark the beginning, the end and the middle
+(Bavarian et al., 2022, arXiv:2207.14255; the order prefix, suffix, middle). Else behind the first text alone.
 
-A cursor often stands inside a token: of "import nump" the last one is "p", behind which a model rarely goes on with "y".
-So the last token is taken back, and the best one that begins with its text is put in its place.
+A cursor often stands inside a token: of "import nump" the last one is "p", behind which a model rarely goes on with
+"y". So the last token is taken back, and the best one that begins with its text is put in its place.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def infill_ids(tokenizer: Tokenizer, before: str, after: str) -> tuple[list[int]
 
 
 def best_completion(tokenizer: Tokenizer, ids: Sequence[int], taken_back: int) -> int:
-    """Of the ids, the best first, the one that begins with the text of the token that was taken back; or that itself."""
+    """Of ids, the best first, the one that begins with the text of the token that was taken back; or that itself."""
     start = tokenizer.bytes_of(taken_back)
     longer = (i for i in ids if i not in tokenizer.special_ids and tokenizer.bytes_of(i).startswith(start))
     return next(longer, taken_back)

@@ -94,10 +94,11 @@ class _Suggester(NavigableAutoSuggestFromHistory):
             while not is_done and buffer.document == document:
                 try:
                     text, is_done = await asyncio.wait_for(texts.get(), LOOK_S)
-                except asyncio.TimeoutError:
+                except TimeoutError:
                     continue
-                if text and buffer.document == document:
-                    yield text
+                line = text.split("\n", 1)[0]  # a terminal's suggestion is of one line
+                if line and buffer.document == document:
+                    yield line
         finally:
             if not is_done:
                 self.worker.cancel()

@@ -5,8 +5,8 @@
     {"version": 1, "key": …, "texts": [{"name", "before", "status": [line], "tokens": [text]}], "words": [[id, text]],
      "settings": [{field of Sampling: value}], "records": base64}
 
-`key`, of what was generated alone, is a digest of all of it, by which the kernel that made it finds it again. There is one
-record for each token of each text, in their order, little-endian:
+`key`, of what was generated alone, is a digest of all of it, by which the kernel that made it finds it again. There is
+one record for each token of each text, in their order, little-endian:
 
     u32 id, u32 rank, i16 number of its settings (-1: none), u8 n listed, u8 flags (1: no logprob, 2: not sampled),
     f32 logprob, f32 sampled logprob, f16 penalty, f16 entropy, f32 highest logprob of the tail, u32 mask,

@@ -1,7 +1,7 @@
 """A saved answer in a page asks to go on from one of its tokens: a live view takes its place.
 
-The page opens a comm with the text's key, the token's index, and what shall stand there. It hears the view's model id or
-what is missing, and in the end what is left of the view.
+The page opens a comm with the text's key, the token's index, and what shall stand there. It hears how to draw the view,
+or what is missing for it, and in the end what is left of the view.
 """
 
 from __future__ import annotations

@@ -1,0 +1,64 @@
+"""How soon ghost text stands in a cell: typed into a real JupyterLab, behind a warm context of 500 tokens.
+
+Run on a machine that does nothing else: `python -m tests.bench.ghost [--rounds N]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from browser.harness import Page, find_chromium, launch_chromium
+from browser.server import Server
+from browser.test_ghost_text import GHOST, MEASURE, NOTE_ASKED, TELL_ASKED, warm_cells, write_in
+
+TEXTS = ("import nump", "import pand", "import matplot", "print(column", "import num", "x = colu")
+
+
+def measure(rounds: int) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server(Path(folder) / "home", has_plugin=True) as server,
+        launch_chromium(find_chromium()) as browser,
+    ):
+        page = Page(browser, server, server.add_notebook([*warm_cells(), NOTE_ASKED, "", TELL_ASKED]))
+        page.open()
+        for index in range(4):
+            page.run_cell(index)
+        page.page.evaluate(MEASURE)
+        write_in(page, 4)
+        keyboard = page.page.keyboard
+        for _ in range(rounds):
+            for text in TEXTS:
+                keyboard.type(text, delay=20)
+                page.page.locator(GHOST).wait_for()
+                keyboard.press("Escape")
+                page.page.locator(GHOST).wait_for(state="detached")
+                keyboard.type("\n", delay=20)
+        took_ms = page.page.evaluate("window.firstTexts")
+        deciles = statistics.quantiles(took_ms, n=10)
+        print(f"first text behind the debounce, ms: median {statistics.median(took_ms):.0f}, 90 % {deciles[-1]:.0f}, "
+              f"longest {max(took_ms):.0f}, of {len(took_ms)}")  # fmt: skip
+        page.run_cell(5)
+        before, _ = json.loads(page.outputs_text(5)[0])
+        write_in(page, 4)
+        keyboard.press("Control+End")
+        text = "for index, value in enumerate(column_1): print(index, value) or print(column_2[index], val"
+        keyboard.type(text, delay=100)
+        page.page.wait_for_timeout(1000)
+        page.run_cell(5)
+        asked, waiting = json.loads(page.outputs_text(5)[0])
+        print(f"{len(text)} keys, ten a second: asked {asked - before} times, {waiting} waiting a second later")
+        page.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    measure(parser.parse_args().rounds)
