@@ -1,7 +1,7 @@
 """Ghost text in a notebook's page: a comm on which the page asks at each pause of typing.
 
-Either side may open it: the kernel on `%llm complete on`, the page where its setting says so. The page sends an `id` and
-fields of `Request`, or `{"cancel": true}`; it hears `{"id", "text", "is_done"}`.
+Either side may open it: the kernel on `%llm complete on`, the page where its setting says so. The page sends an `id`
+and fields of `Request`, or `{"cancel": true}`; it hears `{"id", "text", "is_done"}`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from browser.harness import Page, find_chromium, launch_chromium
 from browser.server import Server
-from browser.test_ghost_text import GHOST, MEASURE, NOTE_ASKED, TELL_ASKED, warm_cells, write_in
+from browser.test_ghost_text import NOTE_ASKED, NOTE_KEYS, TELL_ASKED, first_text_ms, warm_cells, write_in
 
 TEXTS = ("import nump", "import pand", "import matplot", "print(column", "import num", "x = colu")
 
@@ -31,17 +31,10 @@ def measure(rounds: int) -> None:
         page.open()
         for index in range(4):
             page.run_cell(index)
-        page.page.evaluate(MEASURE)
+        page.page.evaluate(NOTE_KEYS)
         write_in(page, 4)
         keyboard = page.page.keyboard
-        for _ in range(rounds):
-            for text in TEXTS:
-                keyboard.type(text, delay=20)
-                page.page.locator(GHOST).wait_for()
-                keyboard.press("Escape")
-                page.page.locator(GHOST).wait_for(state="detached")
-                keyboard.type("\n", delay=20)
-        took_ms = page.page.evaluate("window.firstTexts")
+        took_ms = [first_text_ms(page, f"\n{text}") for text in rounds * TEXTS]
         deciles = statistics.quantiles(took_ms, n=10)
         print(f"first text behind the debounce, ms: median {statistics.median(took_ms):.0f}, 90 % {deciles[-1]:.0f}, "
               f"longest {max(took_ms):.0f}, of {len(took_ms)}")  # fmt: skip

@@ -7,21 +7,24 @@ import json
 from .test_answer import LOAD
 from .test_saved import in_lab
 
-GHOST = ".jp-GhostText"
-# of each key: how long after the pause of typing that follows it the first ghost text stood there
-MEASURE = """() => {
-    window.firstTexts = [];
-    let key = 0, wasThere = false;
-    document.addEventListener('keydown', () => (key = performance.now()), true);
-    new MutationObserver(() => {
-        const isThere = Boolean(document.querySelector('.jp-GhostText')?.textContent);
-        if (isThere && !wasThere && key) {
-            window.firstTexts.push(performance.now() - key - 150);
-            key = 0;
-        }
-        wasThere = isThere;
-    }).observe(document.body, { subtree: true, childList: true, characterData: true });
+# the text itself, and not what keeps its room for a moment when it has gone
+GHOST = ".jp-GhostText:not(.jp-GhostText-letterSpacer, .jp-GhostText-lineSpacer)"
+NOTE_KEYS = "() => document.addEventListener('keydown', () => (window.lastKey = performance.now()), true)"
+# how long after the pause of typing behind the last key ghost text stood there
+MEASURE = """async (ghost) => {
+    while (!document.querySelector(ghost)?.textContent) await new Promise((go) => setTimeout(go, 2));
+    await new Promise(requestAnimationFrame);
+    return performance.now() - window.lastKey - 150;
 }"""
+
+
+def first_text_ms(page, text):
+    """Type a text, wait for its ghost text, and dismiss that."""
+    page.page.keyboard.type(text, delay=20)
+    took_ms = page.page.evaluate(MEASURE, GHOST)
+    page.page.keyboard.press("Escape")
+    page.page.locator(GHOST).wait_for(state="detached")
+    return took_ms
 
 
 def write_in(page, index):
@@ -105,17 +108,13 @@ def test_the_first_ghost_text_is_quick_and_fast_typing_leaves_no_queue(plugged):
     page = plugged([*warm_cells(), NOTE_ASKED, "", TELL_ASKED])
     for index in range(4):
         page.run_cell(index)
-    page.page.evaluate(MEASURE)
+    page.page.evaluate(NOTE_KEYS)
     write_in(page, 4)
     keyboard = page.page.keyboard
-    for text in ("import nump", "\nimport pand", "\nimport matplot", "\nprint(column", "\nimport num", "\nx = colu"):
-        keyboard.type(text, delay=20)
-        page.page.locator(GHOST).wait_for()
-        keyboard.press("Escape")
-        page.page.locator(GHOST).wait_for(state="detached")
-    took_ms = sorted(page.page.evaluate("window.firstTexts"))
+    texts = ("import nump", "\nimport pand", "\nimport matplot", "\nprint(column", "\nimport num", "\nx = colu")
+    took_ms = [first_text_ms(page, text) for text in texts]
     print("first text after the pause, ms:", [round(ms) for ms in took_ms])
-    assert len(took_ms) >= 5 and took_ms[0] < 150  # tests.bench.ghost tells the figure, on a machine that is quiet
+    assert min(took_ms) < 150  # tests.bench.ghost tells the figure, on a machine that is quiet
     keyboard.type("\nfor index, value in enumerate(column_1): print(index, val", delay=100)
     page.page.locator(GHOST).wait_for()
     page.run_cell(5)
