@@ -19,6 +19,7 @@ from llm_magic.views.scripts import FOLDER, order_modules, read_script
 from llm_magic.widgets.answer import AnswerView
 from llm_magic.widgets.pace import LONGEST_S, MAX_SHARE, SHORTEST_S, Pace
 from llm_magic.widgets.panel import PRESETS, SamplingPanel
+from llm_magic.widgets.saved import open_branch
 
 
 @pytest.fixture(scope="module")
@@ -345,3 +346,42 @@ def test_what_if_is_completed_and_checked(generation):
     with pytest.raises(OptionError):
         view.what_if = {"top_p": 2}
     view.close()
+
+
+class Comm:
+    """A page's comm, as the kernel sees it."""
+
+    def __init__(self):
+        self.sent = []
+
+    def send(self, data):
+        self.sent.append(data)
+
+    def on_close(self, hear):
+        self.close = lambda: hear({})
+
+
+def test_a_saved_answer_branches_in_a_view_that_goes_with_its_output(generation, sent):
+    instances = ipywidgets.widgets.widget._instances
+    before = set(instances)
+    key = bundle.encode_tokens(generation)["key"]
+    comm, request = Comm(), {"key": key, "text": 0, "index": 3, "token": "x"}
+    open_branch(comm, {"content": {"data": request}})
+    (said,) = comm.sent
+    view = instances[said["data"]["model_id"]]
+    assert said["kind"] == "view" and "branch 1" in view.generations
+    wait(lambda: not any(node.is_running for node in view._nodes.values()))
+    view.settle()
+    assert comm.sent[-1]["kind"] == "kept" and len(comm.sent[-1]["bundle"][bundle.MIME]["texts"]) == 2
+    open_branch(comm, {"content": {"data": request}})
+    comm.close()  # the page has closed the output
+    assert set(instances) == before
+
+
+@pytest.mark.parametrize("change", [{"key": "unknown"}, {"text": 1}, {"index": 10**6}])
+def test_what_a_kernel_cannot_branch_it_says(generation, change):
+    comm = Comm()
+    request = {"key": bundle.encode_tokens(generation)["key"], "text": 0, "index": 3, "token": "x"} | change
+    open_branch(comm, {"content": {"data": request}})
+    (said,) = comm.sent
+    assert said["kind"] == "problem" and "\n" not in said["text"]

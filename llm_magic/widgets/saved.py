@@ -24,6 +24,7 @@ def open_branch(comm, message: Mapping[str, Any]) -> None:
         comm.send({"kind": "problem", "text": str(error)})
         return
     view.leave_in(_PageOutput(comm))
+    comm.on_close(lambda message: view.close())  # the output has gone, or was replaced
     mime = "application/vnd.jupyter.widget-view+json"
     comm.send({"kind": "view", "mime": mime, "data": view.describe_view()[mime]})
 

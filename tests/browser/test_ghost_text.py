@@ -81,6 +81,28 @@ def test_ghost_text_is_found_again_by_a_page_that_is_opened_later(plugged):
     again.assert_clean()
 
 
+@in_lab
+def test_a_setting_brings_ghost_text_into_every_notebook_whose_kernel_has_it(plugged):
+    plugin = "@jupyterlab/completer-extension:inline-completer"
+    plugged.server.write_setting(plugin, {"providers": {"llm-magic": {"startAutomatically": True}}})
+    try:
+        page = plugged(["1 + 1", LOAD, ""])
+        page.run_cell(0)
+        write_in(page, 2)
+        page.page.keyboard.type("import nump", delay=30)
+        page.page.wait_for_timeout(1000)
+        assert page.page.locator(GHOST).count() == 0  # this kernel has no llm_magic
+        page.run_cell(1)
+        page.page.wait_for_timeout(3000)  # it is asked again only then
+        write_in(page, 2)
+        page.page.keyboard.press("End")
+        page.page.keyboard.type("y as np\nimport matplot", delay=30)
+        page.page.locator(GHOST).wait_for()
+        page.assert_clean()
+    finally:
+        plugged.server.write_setting(plugin, {})
+
+
 # counts what reaches the kernel
 NOTE_ASKED = """
 import json

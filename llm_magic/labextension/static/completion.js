@@ -4,11 +4,13 @@ import { openComm } from "./branching.js";
 
 const TARGET = "llm_magic.complete"; // `ghost/page.py` has the other end
 const SENT_CHARACTERS = 20000; // of the cells above; the kernel cuts them to its budget
+const ASKED_AGAIN_AFTER_MS = 3000; // of a kernel that has no llm_magic: it may be loaded at any time
 const PYTHON_MAGICS = /^%%(time|timeit|prun|capture|debug)\b/;
 
 /** One page's comm to one kernel. The latest question is answered, never a queue. */
 class Link {
-  constructor(comm) {
+  /** @param {() => void} [hearClose] */
+  constructor(comm, hearClose) {
     this.comm = comm;
     this.page = crypto.getRandomValues(new Uint32Array(2)).join("-"); // others may ask on the same comm
     this.number = 0;
@@ -19,7 +21,10 @@ class Link {
       this.asked.replies.push(data);
       this.asked.wake();
     };
-    comm.onClose = () => this.#endAsked();
+    comm.onClose = () => {
+      this.#endAsked();
+      hearClose?.();
+    };
   }
 
   get isOpen() {
@@ -58,8 +63,10 @@ class Link {
 /** The links of all kernels: those that kernels have opened, and those that the setting asks for. */
 export class Links {
   constructor() {
-    /** @type {WeakMap<any, Link | null>} null where the kernel has no llm_magic */
+    /** @type {WeakMap<any, Link>} */
     this.known = new WeakMap();
+    /** @type {WeakMap<any, number>} when kernels that have no llm_magic, or no longer, may be asked again */
+    this.askAgainAt = new WeakMap();
   }
 
   /** Be there for what a kernel switches on, now or before this page was opened. */
@@ -76,9 +83,10 @@ export class Links {
   async get(kernel, isWanted) {
     const link = this.known.get(kernel);
     if (link?.isOpen) return link;
-    if (!isWanted || link === null) return null;
-    const made = new Link(await openComm(kernel, TARGET, {}));
-    made.comm.onClose = () => this.known.set(kernel, null);
+    if (!isWanted || Date.now() < (this.askAgainAt.get(kernel) ?? 0)) return null;
+    const putOff = () => this.askAgainAt.set(kernel, Date.now() + ASKED_AGAIN_AFTER_MS);
+    putOff(); // whoever types on meanwhile opens no second one
+    const made = new Link(await openComm(kernel, TARGET, {}), putOff);
     this.known.set(kernel, made);
     return made;
   }
