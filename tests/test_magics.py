@@ -25,7 +25,7 @@ def test_an_answer_is_shown_once_and_kept(shell):
 def test_the_cell_that_loads_the_extension_shows_an_answer_once_too(shell, tiny_folder):
     shell.run("%unload_ext llm_magic")
     out, _ = shell.run(f"%load_ext llm_magic\n%config LLMMagics.model = {str(tiny_folder)!r}\n%llm -n 4 hello")
-    assert out.count("4 tokens") == 1
+    assert out.count("· 4 tokens ·") == 1
 
 
 def test_the_value_is_shown_when_it_is_asked_for_again(shell):
