@@ -100,8 +100,8 @@ export class Provider {
     this.name = "llm_magic (the model in the notebook's kernel)";
     this.identifier = "llm-magic";
     this.settings = this.schema.default;
-    /** @type {Map<string, Link>} */
-    this.reading = new Map();
+    /** @type {{token: string, replies: AsyncGenerator<{text: string, is_done: boolean}>} | null} */
+    this.growing = null;
   }
 
   get schema() {
@@ -142,13 +142,17 @@ export class Provider {
       before, after, cells: readCellsAbove(context), max_tokens: settings.maxTokens, max_lines: settings.maxLines,
       context_tokens: settings.contextTokens, least_probability: settings.leastProbability,
     });
-    this.reading.clear(); // what was asked before is answered by nobody
-    this.reading.set(token, link);
-    return { items: [{ insertText: "", token, isIncomplete: true }] };
+    // an empty text that waits for more would take the Tab key already
+    const replies = link.read(token);
+    const { value: first } = await replies.next();
+    if (!first?.text) return none;
+    this.growing = { token, replies };
+    return { items: [{ insertText: first.text, token, isIncomplete: !first.is_done }] };
   }
 
   async *stream(token) {
-    for await (const { text, is_done: isDone } of this.reading.get(token)?.read(token) ?? []) {
+    if (this.growing?.token !== token) return; // somebody has typed on
+    for await (const { text, is_done: isDone } of this.growing.replies) {
       yield { response: { insertText: text, token, isIncomplete: !isDone } };
     }
   }
