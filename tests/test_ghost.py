@@ -200,3 +200,17 @@ def test_a_shell_without_a_cursor_says_that_it_has_no_ghost_text(shell):
 def test_the_extension_has_the_package_s_version():
     folder = Path(llm_magic.__file__).parent / "labextension"
     assert json.loads((folder / "package.json").read_text(encoding="utf-8"))["version"] == llm_magic.__version__
+
+
+def test_who_asked_and_has_gone_does_not_end_the_answers_for_others():
+    worker, delivered = Worker(lambda request, is_wanted: ["a"]), []
+
+    def fail(text, is_done):
+        raise RuntimeError("this comm is closed")
+
+    worker.ask(Request("x"), fail)
+    wait(lambda: worker._latest is None)
+    time.sleep(0.05)
+    worker.ask(Request("y"), lambda *said: delivered.append(said))
+    wait(lambda: delivered and delivered[-1] == ("a", True))
+    worker.close()

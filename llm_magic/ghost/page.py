@@ -1,7 +1,7 @@
 """Ghost text in a notebook's page: a comm on which the page asks at each pause of typing.
 
 Either side may open it: the kernel on `%llm complete on`, the page where its setting says so. The page sends an `id`
-and fields of `Request`, or `{"cancel": true}`; it hears `{"id", "text", "is_done"}`.
+and fields of `Request`; it hears `{"id", "text", "is_done"}`.
 """
 
 from __future__ import annotations
@@ -74,9 +74,6 @@ class PageGhost:
     def _hear(self, comm: Any, data: Mapping[str, Any]) -> None:
         """May run on a thread beside the one that runs cells; returns at once."""
         if self._worker is None:
-            return
-        if data.get("cancel"):
-            self._worker.cancel()
             return
         sent_at = 0.0
 

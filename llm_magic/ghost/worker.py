@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
@@ -54,11 +55,12 @@ class Worker:
                 if self._thread is not me:
                     return
                 (request, deliver), self._latest, number = self._latest, None, self._number
-            text = ""
-            for text in self._suggestions(request, lambda number=number: self._number == number):
-                deliver(text, False)
-            if self._number == number:
-                deliver(text, True)
+            with contextlib.suppress(Exception):  # whoever asked has gone: others may ask yet
+                text = ""
+                for text in self._suggestions(request, lambda number=number: self._number == number):
+                    deliver(text, False)
+                if self._number == number:
+                    deliver(text, True)
 
     def _suggestions(self, request: Request, is_wanted: Callable[[], bool]) -> Iterator[str]:
         try:
