@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 from .test_answer import LOAD
@@ -68,6 +69,59 @@ def test_ghost_text_comes_when_it_is_switched_on_and_tab_takes_it(plugged):
     page.assert_clean()
 
 
+INLINE_COMPLETER = "@jupyterlab/completer-extension:inline-completer"
+TABS = 10  # jedi is slow at first, and JupyterLab waits one second for it: then the key does nothing
+
+
+@contextlib.contextmanager
+def setting(plugged, **values):
+    """Settings of the provider, as a user has set them."""
+    plugged.server.write_setting(INLINE_COMPLETER, {"providers": {"llm-magic": values}})
+    try:
+        yield
+    finally:
+        plugged.server.write_setting(INLINE_COMPLETER, {})
+
+
+def test_tab_indents_and_completes_where_no_ghost_text_is(plugged):
+    with setting(plugged, leastProbability=1):  # nothing is ever sure enough
+        page = plugged([LOAD, "%llm complete on", "if True:", "text_of_mine = 1", "text_of_m"])
+        for index in (0, 1, 3):
+            page.run_cell(index)
+        keyboard, cells = page.page.keyboard, page.page.locator(".jp-Notebook .jp-Cell")
+        write_in(page, 2)
+        keyboard.press("Control+End")
+        keyboard.press("Enter")
+        keyboard.press("Home")
+        keyboard.press("Tab")
+        keyboard.type("pass")
+        line = cells.nth(2).locator(".cm-line").last.inner_text()
+        assert line.strip() == "pass" and line.startswith("    ")
+        keyboard.press("Escape")
+        write_in(page, 4)
+        keyboard.press("End")
+        for _ in range(TABS):
+            keyboard.press("Tab")
+            page.page.wait_for_timeout(1200)
+            if "text_of_mine" in cells.nth(4).locator(".cm-line").first.inner_text():
+                break
+        assert cells.nth(4).locator(".cm-line").first.inner_text() == "text_of_mine"
+        page.assert_clean()
+
+
+@in_lab
+def test_the_settings_of_ghost_text_are_in_the_settings_editor(plugged):
+    page = plugged([LOAD])
+    page.execute("settingeditor:open", query="Inline Completer")
+    editor = page.page.locator(".jp-SettingsPanel")
+    editor.get_by_text("In every notebook").first.wait_for()
+    for name in ("Tokens", "Lines", "Context", "Least probability"):
+        assert editor.get_by_text(name, exact=True).count()
+    editor.get_by_text("In every notebook").first.scroll_into_view_if_needed()
+    page.screenshot("ghost-settings")
+    page.assert_clean()
+
+
 @in_lab
 def test_ghost_text_is_found_again_by_a_page_that_is_opened_later(plugged):
     page = plugged([LOAD, "%llm complete on", ""])
@@ -83,9 +137,7 @@ def test_ghost_text_is_found_again_by_a_page_that_is_opened_later(plugged):
 
 @in_lab
 def test_a_setting_brings_ghost_text_into_every_notebook_whose_kernel_has_it(plugged):
-    plugin = "@jupyterlab/completer-extension:inline-completer"
-    plugged.server.write_setting(plugin, {"providers": {"llm-magic": {"startAutomatically": True}}})
-    try:
+    with setting(plugged, startAutomatically=True):
         page = plugged(["1 + 1", LOAD, ""])
         page.run_cell(0)
         write_in(page, 2)
@@ -99,8 +151,6 @@ def test_a_setting_brings_ghost_text_into_every_notebook_whose_kernel_has_it(plu
         page.page.keyboard.type("y as np\nimport matplot", delay=30)
         page.page.locator(GHOST).wait_for()
         page.assert_clean()
-    finally:
-        plugged.server.write_setting(plugin, {})
 
 
 # counts what reaches the kernel
