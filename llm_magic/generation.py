@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llm_magic.comparison import Comparison
 from llm_magic.errors import OptionError, nearest
 from llm_magic.faces import Shown, Viewed
+from llm_magic.form import FORM_TOKENS, Form
+from llm_magic.frames import import_pandas
 
 if TYPE_CHECKING:
     import pandas
@@ -126,6 +129,8 @@ class Token:
     `rank` is 1 for the most likely token. `entropy` is that of the model's own distribution, in
     nats. `text` is what became readable with this token: where a character's bytes are spread
     over several tokens, all of it stands at the last. `alternatives` are the best tokens, `tail` all others.
+    Where the output has a form, `constrained_logprob` is that among the tokens which the form allows, and the penalty
+    of those that it does not is minus infinity.
     """
 
     id: int
@@ -140,10 +145,15 @@ class Token:
     ms: float | None = field(default=None, compare=False)
     penalty: float = 0.0
     tail: Tail | None = field(default=None, repr=False)
+    constrained_logprob: float | None = None
 
     @property
     def probability(self) -> float | None:
         return None if self.logprob is None else math.exp(self.logprob)
+
+    @property
+    def constrained_probability(self) -> float | None:
+        return None if self.constrained_logprob is None else math.exp(self.constrained_logprob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +169,7 @@ class Prompt(Shown):
     """What exactly goes into the model: the text with its special tokens, and its ids.
 
     `text` is the rendered chat template in mode `ask`; `pieces` are the texts of the single
-    tokens; `messages` the conversation it was made from (empty in mode `text`).
+    tokens; `messages` the conversation it was made from (empty in mode `text`); `form` what the output must be like.
     """
 
     text: str
@@ -170,6 +180,7 @@ class Prompt(Shown):
     context_tokens: int
     messages: tuple[Message, ...] = ()
     sampling: Sampling = Sampling()
+    form: Form | None = None
 
     @property
     def room_tokens(self) -> int:
@@ -229,6 +240,12 @@ class Generation(Viewed):
     @property
     def text(self) -> str:
         return "".join(token.text for token in self.tokens)
+
+    @property
+    def value(self) -> Any:
+        """The text as a value, where it has a form: parsed for a schema. None where it was cut off, or has none."""
+        form = self.prompt.form
+        return form.read(self.text) if form is not None and self.finish_reason == "stop" else None
 
     @property
     def model(self) -> str:
@@ -359,14 +376,7 @@ class Samples(Viewed):
             }
             for g in self.generations
         ]
-        return _import_pandas().DataFrame(rows)
-
-
-@dataclass(frozen=True)
-class Comparison(Shown):
-    """Two generations side by side, of one model or two; words that differ are marked."""
-
-    generations: tuple[Generation, Generation]
+        return import_pandas().DataFrame(rows)
 
 
 @dataclass(frozen=True)
@@ -399,7 +409,7 @@ class Distribution(Shown):
             {"id": a.id, "text": a.text, "logprob": a.logprob, "probability": a.probability, "rank": i}
             for i, a in enumerate(self.top, 1)
         ]
-        return _import_pandas().DataFrame(rows)
+        return import_pandas().DataFrame(rows)
 
 
 @dataclass(frozen=True)
@@ -437,18 +447,10 @@ def _perplexity(tokens: tuple[Token, ...]) -> float | None:
     return math.exp(-sum(logprobs) / len(logprobs)) if logprobs else None
 
 
-def _import_pandas():
-    try:
-        import pandas
-    except ImportError:
-        raise OptionError("pandas is not installed", "run: pip install pandas") from None
-    return pandas
-
-
 def _tokens_to_pandas(tokens: tuple[Token, ...]) -> pandas.DataFrame:
     columns = ("id", "text", "bytes", "logprob", "probability", "sampled_logprob", "rank", "entropy", "ms")
     rows = [[getattr(token, name) for name in columns] for token in tokens]
-    frame = _import_pandas().DataFrame(rows, columns=list(columns))
+    frame = import_pandas().DataFrame(rows, columns=list(columns))
     frame["alternatives"] = [{a.text: a.probability for a in token.alternatives} for token in tokens]
     return frame
 
@@ -460,3 +462,8 @@ def replace_sampling(sampling: Sampling, changes: dict[str, Any]) -> Sampling:
         if name not in names:
             raise OptionError(f"there is no option {name!r}", f"the nearest are {nearest(name, names)}")
     return dataclasses.replace(sampling, **changes)
+
+
+def suit_form(defaults: Sampling) -> Sampling:
+    """Defaults for an output with a form: room to end, and no penalty on what it copies from the prompt."""
+    return dataclasses.replace(defaults, max_tokens=max(defaults.max_tokens, FORM_TOKENS), repetition_penalty=1.0)

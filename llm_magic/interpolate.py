@@ -41,13 +41,22 @@ def interpolate(text: str, namespace: Mapping[str, Any]) -> tuple[str, tuple[str
     return _HOLE.sub(fill, text), tuple(dict.fromkeys(put_in))
 
 
+def hole_names(template: str) -> frozenset[str]:
+    """The names of a template's holes.
+
+    >>> sorted(hole_names("{title}: {row[text]}, {x: 1}"))
+    ['row', 'title']
+    """
+    return frozenset(match[1] for match in _HOLE.finditer(template))
+
+
 def fill_template(template: str, item: Any) -> str:
     """The template with an item in its holes: a mapping by its names, anything else in every hole.
 
     >>> fill_template("{title}: {text}", {"title": "Ada", "text": "hello"}), fill_template("Is {x} good?", 3)
     ('Ada: hello', 'Is 3 good?')
     """
-    names = {match[1] for match in _HOLE.finditer(template)}
+    names = hole_names(template)
     if not names:
         raise OptionError("the template has no hole for the items", "write {text} where they shall stand")
     values = item if isinstance(item, Mapping) else dict.fromkeys(names, item)

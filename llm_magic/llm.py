@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 from weakref import WeakValueDictionary
 
 with warnings.catch_warnings():
@@ -14,7 +15,9 @@ with warnings.catch_warnings():
 
 from llm_magic.backends.local import PREFIX_CACHE_BYTES, LocalBackend
 from llm_magic.backends.stream import Batch, Stream
+from llm_magic.choices import Choices, Ranking, check_choices
 from llm_magic.errors import GenerationInterrupted, OptionError, nearest
+from llm_magic.form import make_form
 from llm_magic.generation import (
     MAX_SAMPLES,
     Distribution,
@@ -26,14 +29,37 @@ from llm_magic.generation import (
     Sampling,
     Score,
     replace_sampling,
+    suit_form,
 )
-from llm_magic.interpolate import fill_template
+from llm_magic.given import Given, describe_all, join_given
 from llm_magic.progress import show_progress
+from llm_magic.rows import Result, Run, give_back, read_rows
 from llm_magic.weights import store
 from llm_magic.weights.load import load_model
 
 MODES = ("ask", "text", "code")
+GIVEN_TOKENS = 1000  # what is described of the user's values before a prompt
 Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
+
+
+class PromptOptions(TypedDict, total=False):
+    """What a prompt may be made with: as in `LLM.__call__`, and the fields of `Sampling`."""
+
+    mode: str | None
+    system: str | None
+    history: Sequence[Message]
+    given: Mapping[str, Any] | None
+    regex: str | None
+    schema: Any
+    grammar: str | None
+    repetition_penalty: float
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    max_tokens: int
+    stop: str | Sequence[str]
+    seed: int
 
 
 def load(
@@ -70,6 +96,7 @@ class LLM:
     def __init__(self, backend: LocalBackend, defaults: Sampling = Sampling(), sha256: str | None = None):
         self._loaded: LocalBackend | None = backend
         self.defaults, self._sha256, self.name = defaults, sha256, backend.loaded.name
+        self._unfinished: dict[bytes, Result] = {}  # of a map that was interrupted
 
     @property
     def _backend(self) -> LocalBackend:
@@ -93,26 +120,26 @@ class LLM:
         mode: str | None = None,
         system: str | None = None,
         history: Sequence[Message] = (),
+        given: Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        schema: Any = None,
+        grammar: str | None = None,
         **sampling,
     ) -> Generation:
         """Generate: `ask` for an answer, continue a `text`, or write `code`.
 
-        `history` are the turns before; `sampling` are fields of `Sampling`. An interrupt raises
-        `GenerationInterrupted`, a KeyboardInterrupt that has the partial result in `.generation`.
+        `history` are the turns before; `given` values by their names are described before the prompt (`describe`).
+        `regex`, `schema` (JSON Schema, or shorthand: `"name, age int, tags list"`) or `grammar` (llguidance's Lark) is
+        the form that the output gets: then `.value` of the result is what was read from it. `sampling` are fields of
+        `Sampling`. An interrupt raises `GenerationInterrupted`, a KeyboardInterrupt that has the partial result in
+        `.generation`.
         """
-        return finish(self.stream(prompt, mode=mode, system=system, history=history, **sampling))
+        form = {"regex": regex, "schema": schema, "grammar": grammar}
+        return finish(self.stream(prompt, mode=mode, system=system, history=history, given=given, **form, **sampling))
 
-    def stream(
-        self,
-        prompt: str,
-        *,
-        mode: str | None = None,
-        system: str | None = None,
-        history: Sequence[Message] = (),
-        **sampling,
-    ) -> Stream:
+    def stream(self, prompt: str, **options: Unpack[PromptOptions]) -> Stream:
         """The same, token by token. `.generation` of what is returned is all that came so far."""
-        return self.start(self.prompt(prompt, mode=mode, system=system, history=history, **sampling))
+        return self.start(self.prompt(prompt, **options))
 
     def prompt(
         self,
@@ -121,29 +148,35 @@ class LLM:
         mode: str | None = None,
         system: str | None = None,
         history: Sequence[Message] = (),
+        given: Mapping[str, Any] | None = None,
+        regex: str | None = None,
+        schema: Any = None,
+        grammar: str | None = None,
         **sampling,
     ) -> Prompt:
         """What exactly would go into the model; nothing is generated."""
         mode = mode or ("ask" if self.is_chat else "text")
         if mode not in MODES:
             raise OptionError(f"there is no mode {mode!r}", f"the nearest are {nearest(mode, MODES)}")
-        return self._backend.make_prompt(text, mode, system, history, replace_sampling(self.defaults, sampling))
+        if given:
+            text = f"{join_given(self.describe(given))}\n\n{text}"
+        form = make_form(regex, schema, grammar)
+        settings = replace_sampling(self.defaults if form is None else suit_form(self.defaults), sampling)
+        return self._backend.make_prompt(text, mode, system, history, settings, form)
 
-    def samples(
-        self,
-        prompt: str,
-        n: int,
-        *,
-        mode: str | None = None,
-        system: str | None = None,
-        history: Sequence[Message] = (),
-        **sampling,
-    ) -> Samples:
+    def describe(self, values: Mapping[str, Any], budget_tokens: int = GIVEN_TOKENS) -> tuple[Given, ...]:
+        """Values as text for a prompt, within a number of tokens: a frame as its schema, its shape and a few rows.
+
+        An object says itself what it is by a method `_repr_llm_()`. What was left out is said.
+        """
+        return describe_all(values, budget_tokens, lambda text: len(self._backend.tokenizer.encode(text)))
+
+    def samples(self, prompt: str, n: int, **options: Unpack[PromptOptions]) -> Samples:
         """`n` generations of one prompt, decoded together; the i-th is the single run with sample i.
 
         An interrupt raises `GenerationInterrupted` with the samples so far in `.generation`.
         """
-        batch = self.start_samples(self.prompt(prompt, mode=mode, system=system, history=history, **sampling), n)
+        batch = self.start_samples(self.prompt(prompt, **options), n)
         try:
             batch.finish()
         except KeyboardInterrupt:
@@ -156,35 +189,70 @@ class LLM:
             raise OptionError(f"samples is {n}", f"give a whole number from 1 to {MAX_SAMPLES}")
         return self._start_batch([(prompt, i) for i in range(n)])
 
+    def choose(self, prompt: str, choices: Sequence[str], **options: Unpack[PromptOptions]) -> Choices:
+        """How likely each of some given answers is: exactly, as a continuation of the prompt, not sampled.
+
+        Raises for a choice that is empty or stands twice. One whose tokens begin another's is weighed without that.
+        """
+        texts = check_choices(choices)
+        made = self._backend.check_room(self.prompt(prompt, **options), texts)
+        return next(self._backend.weigh([made], texts))
+
+    def rank(self, question: str, answers: Sequence[str], **options: Unpack[PromptOptions]) -> Ranking:
+        """Whole answers to a question, the most likely first, each with the probability of its tokens behind it."""
+        texts, prompt = check_choices(answers), self.prompt(question, **options)
+        scores = [self._backend.score_behind(prompt, text) for text in texts]
+        return Ranking(question, tuple(sorted(scores, key=lambda score: -score.total_logprob)))
+
     def map(
         self,
         template: str,
         items: Iterable,
         *,
-        mode: str | None = None,
-        system: str | None = None,
+        choices: Sequence[str] | None = None,
         track: Track | None = show_progress,
-        **sampling,
-    ) -> list[Generation]:
-        """A generation for each item, in their order: what prompts have in common is computed once, and their
-        answers are decoded together.
+        **options: Unpack[PromptOptions],
+    ) -> Any:
+        """A generation for each item, in their order, or with `choices` how likely each of them is: what prompts have
+        in common is computed once, and answers are decoded together.
 
-        An item is put into the template's `{holes}`: a mapping by its names (`{title}`), anything else into every
-        hole, and behind a template without holes. `track` shows the progress; None shows nothing. An interrupt
-        raises `GenerationInterrupted` with the generations so far in `.generation`: those that were not reached
-        are empty, with the finish reason `interrupted`.
+        The values of a data frame's columns go into the template's `{holes}` of their names; the frame comes back with
+        columns `label`, `probability` and `result`, or `answer` (with a form, `value`) and `result`. Of a list, a
+        mapping's values go into the holes of their names, anything else into every hole; a list comes back. Where a
+        value is missing, or a prompt longer than the context, there is no result, and a warning names the rows.
+
+        `track` shows the progress; None shows nothing. An interrupt raises `GenerationInterrupted` with what came so
+        far in `.generation`; the same call again goes on from there.
         """
-        texts = [fill_template(template, item) for item in items]
-        prompts = [self.prompt(text, mode=mode, system=system, **sampling) for text in texts]
-        batch = self._start_batch([(prompt, 0) for prompt in prompts])
+        texts = None if choices is None else check_choices(choices)
+        items = items if hasattr(items, "columns") else list(items)
+
+        def make_prompt(text: str) -> Prompt:
+            prompt = self.prompt(text, **options)
+            return self._backend.check_room(prompt, texts) if texts else prompt
+
+        run = Run(
+            read_rows(template, items),
+            make_prompt,
+            lambda prompts: self._start_batch([(prompt, 0) for prompt in prompts]),
+            texts and (lambda prompts: self._backend.weigh(prompts, texts)),
+            self._unfinished,
+        )
+        form = make_form(options.get("regex"), options.get("schema"), options.get("grammar"))
         try:
             if track is None:
-                batch.finish()
+                for _ in run.follow():
+                    pass
             else:
-                track(f"{len(prompts)} prompts", batch.follow())
+                track(f"{len(run.rows):,} rows", run.follow())
         except KeyboardInterrupt:
-            raise GenerationInterrupted(list(batch.generations)) from None
-        return list(batch.generations)
+            run.take_running()
+            self._unfinished = run.finished
+            raise GenerationInterrupted(give_back(items, run, choices is not None, form is not None)) from None
+        self._unfinished = {}
+        if run.problems:
+            warnings.warn(run.describe_problems(), stacklevel=2)
+        return give_back(items, run, choices is not None, form is not None)
 
     def _start_batch(self, prompts: Sequence[tuple[Prompt, int]]) -> Batch:
         # the batch fills the streams: none of them runs by itself

@@ -17,6 +17,8 @@ import torch
 from conftest import cold, fresh, make_hf_model, save_hf_model
 
 import llm_magic
+from llm_magic.engine import cache as cache_module
+from llm_magic.engine import generate as engine
 from llm_magic.engine.cache import PrefixCache, Sequence
 from llm_magic.engine.generate import Step
 from llm_magic.errors import ContextOverflow, GenerationInterrupted, NumericError, OptionError
@@ -260,6 +262,32 @@ def test_nan_weights_are_one_clear_error(tmp_path):
     llm = llm_magic.load(save_hf_model(model, tmp_path / "nan"))
     with pytest.raises(NumericError, match="not numbers"):
         llm("abc", mode="text")
+
+
+def test_a_generation_may_be_collected_while_the_prefix_cache_is_searched(tiny_llm, monkeypatch):
+    decoder = tiny_llm._backend.decoder
+    cache = PrefixCache(decoder.make_cache, limit_bytes=1 << 30)
+
+    def make(ids):
+        sequence = Sequence(decoder.make_cache(), [])
+        list(engine.prefill(decoder, sequence, ids))
+        return sequence
+
+    cache.put(make([1, 2, 3]))
+    collected, usable_tokens = make([4, 5, 6]), cache_module._usable_tokens
+
+    def collect_meanwhile(sequence, ids):  # what the garbage collector does, at a moment of its own choice
+        if not cache._arrived and len(cache._sequences) == 1:
+            cache.put(collected)
+        return usable_tokens(sequence, ids)
+
+    monkeypatch.setattr(cache_module, "_usable_tokens", collect_meanwhile)
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(cache.take([1, 2, 3])), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive() and taken[0][1] == 3
+    assert cache.take([4, 5, 6])[1] == 3
 
 
 def test_a_prefix_cache_stays_within_its_bytes(tiny_llm):

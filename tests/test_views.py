@@ -58,13 +58,14 @@ def values(texts):
         g.prompt,
         info,
         ModelTable((KnownModel(texts[0], "here", texts[-1]),)),
+        g.diff(dataclasses.replace(g, tokens=g.tokens[::-1])),
     ]
 
 
 class Checker(html.parser.HTMLParser):
     """Collects what a page may not have; every tag must be closed."""
 
-    ALLOWED = {"div", "span", "br", "table", "tr", "td", "th", "b", "code", "progress"}
+    ALLOWED = {"div", "span", "br", "table", "tr", "td", "th", "b", "code", "progress", "details", "summary"}
     ATTRIBUTES = {"style", "title", "value"}
 
     def __init__(self, page):

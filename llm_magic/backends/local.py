@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections import abc
+from collections import abc, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from llm_magic.backends.infill import N_CANDIDATES, best_completion, find_marks, infill_ids
 from llm_magic.backends.stream import Stream
+from llm_magic.choices import Choices, weigh
 from llm_magic.engine import generate as engine
 from llm_magic.engine.batch import Row, generate_batch
+from llm_magic.engine.branches import score_continuations
 from llm_magic.engine.cache import PrefixCache, Sequence
 from llm_magic.errors import ContextOverflow, OptionError
+from llm_magic.form import Form
 from llm_magic.generation import Alternative, Distribution, Message, Prompt, Sampling, Score, Token
 from llm_magic.text.chat import render_chat
 from llm_magic.text.stops import StopFinder
 from llm_magic.text.tokenizer import TextStream
 from llm_magic.weights.load import LoadedModel
+
+if TYPE_CHECKING:
+    from llm_magic.text.constrain import Constrainer, Constraint
 
 PREFIX_CACHE_BYTES = 512 << 20
 MAX_ROWS = 16  # of a batch; beyond, a token costs as much
@@ -40,12 +49,32 @@ class LocalBackend:
     def context_tokens(self) -> int:
         return self.decoder.config.context_tokens
 
+    @cached_property
+    def _constrainer(self) -> Constrainer:
+        from llm_magic.text.constrain import Constrainer  # here, since few need it
+
+        return Constrainer(self.tokenizer, self.decoder.config.vocabulary_tokens)
+
+    def _constrain(self, form: Form | None, ids: abc.Iterable[int] = ()) -> Constraint | None:
+        """Where a text of that form stands behind its first ids."""
+        return None if form is None else self._constrainer.start(form, tuple(ids))
+
     def make_prompt(
-        self, text: str, mode: str, system: str | None, history: abc.Sequence[Message], sampling: Sampling
+        self,
+        text: str,
+        mode: str,
+        system: str | None,
+        history: abc.Sequence[Message],
+        sampling: Sampling,
+        form: Form | None = None,
     ) -> Prompt:
         """The exact prompt: rendered through the chat template, or the raw text in mode `text`."""
         if not text:
             raise OptionError("the prompt is empty", "write what the model shall answer or continue")
+        if form is not None and (mode == "code" or sampling.stop):
+            other = "mode `code`" if mode == "code" else "a stop text"
+            raise OptionError(f"{other} and a {form.kind} exclude each other", f"leave out {other}")
+        self._constrain(form)  # what is wrong with it is said before anything runs
         is_chat = mode != "text" and self.loaded.template is not None
         if mode == "ask" and not is_chat:
             raise OptionError(
@@ -68,10 +97,16 @@ class LocalBackend:
             if system or history:
                 raise OptionError("mode `text` continues a raw text", "leave out the system text and the conversation")
             rendered, ids = text, self.encode(text)
-        return self._to_prompt(rendered, ids, mode, sampling, messages)
+        return self._to_prompt(rendered, ids, mode, sampling, messages, form)
 
     def _to_prompt(
-        self, text: str, ids: list[int], mode: str, sampling: Sampling, messages: tuple[Message, ...] = ()
+        self,
+        text: str,
+        ids: list[int],
+        mode: str,
+        sampling: Sampling,
+        messages: tuple[Message, ...] = (),
+        form: Form | None = None,
     ) -> Prompt:
         if len(ids) >= self.context_tokens:
             raise ContextOverflow(
@@ -79,7 +114,7 @@ class LocalBackend:
                 "shorten it, or load a model with a longer context",
             )
         pieces = self.tokenizer.pieces(ids)
-        return Prompt(text, tuple(ids), pieces, mode, self.loaded.name, self.context_tokens, messages, sampling)
+        return Prompt(text, tuple(ids), pieces, mode, self.loaded.name, self.context_tokens, messages, sampling, form)
 
     @property
     def has_infill(self) -> bool:
@@ -124,6 +159,7 @@ class LocalBackend:
                 break
         stream.tokens = shown
         ids = [*stream.prompt.ids, *(token.id for token in given)]
+        stream.constraint = self._constrain(stream.prompt.form, (token.id for token in given))
         is_full = len(given) >= stream.limit_tokens
         if finder.is_found or is_full or len(ids) >= self.context_tokens:
             stream.finish_reason = "stop" if finder.is_found else stream.limit_reason
@@ -161,6 +197,8 @@ class LocalBackend:
                     yield from tokens
                     row.is_done = stream.finish_reason == "stop" or stream.is_stopped
                     row.settings = stream.sampling
+                    if stream.constraint and not row.is_done:
+                        row.allowed = stream.constraint.allowed()
         finally:
             for row, writer in writers.items():
                 _close(row, *writer)
@@ -179,7 +217,9 @@ class LocalBackend:
                 self.prefix_cache.put(sequence)
                 continue
             stream.prefill_ms = 1000 * (time.perf_counter() - started)
-            row = Row(sequence, stream.sampling, stream.sample)
+            stream.constraint = self._constrain(stream.prompt.form)
+            allowed = stream.constraint.allowed() if stream.constraint else None
+            row = Row(sequence, stream.sampling, stream.sample, allowed=allowed)
             writers[row] = stream, _make_finder(stream), TextStream(self.tokenizer)
             if index == 0:  # the others begin alike, and would only push out what else is kept
                 self.prefix_cache.put(Sequence(sequence.cache, list(ids), sequence.hidden, sequence.n_hidden))
@@ -193,7 +233,10 @@ class LocalBackend:
             return []
         token = self._to_token(step, *text.push(step.id))
         tokens = finder.push(token, text.open_bytes)
-        if finder.is_found:
+        if stream.constraint and not stream.constraint.accept(step.id):
+            kind = stream.prompt.form.kind
+            raise OptionError(f"the {kind} does not allow {token.text!r} here", "put another token in its place")
+        if finder.is_found or (stream.constraint and stream.constraint.is_finished):
             stream.finish_reason = "stop"
         return tokens
 
@@ -212,9 +255,16 @@ class LocalBackend:
 
     def score(self, text: str, context: str) -> Score:
         """The model's probability of each token of a raw text, behind a context."""
-        n_bos = 0 if context else len(self.tokenizer.bos_ids)
-        before = self.encode(context) if context else []
-        ids = self.tokenizer.encode(text, self.context_tokens) if context else self.encode(text)
+        if context:
+            return self._score(self.encode(context), self.tokenizer.encode(text, self.context_tokens))
+        return self._score([], self.encode(text), len(self.tokenizer.bos_ids))
+
+    def score_behind(self, prompt: Prompt, text: str) -> Score:
+        """The model's probability of each token of an answer to a prompt."""
+        return self._score(list(prompt.ids), self.tokenizer.encode(text, self.context_tokens))
+
+    def _score(self, before: list[int], ids: list[int], n_bos: int = 0) -> Score:
+        """The probability of each of `ids` but the first `n_bos`, behind those before."""
         if len(ids) == n_bos:
             raise OptionError("the text is empty", "write what shall be scored")
         if len(before) + len(ids) > self.context_tokens:
@@ -239,6 +289,37 @@ class LocalBackend:
             self.prefix_cache.put(sequence)
         tokens = list(_with_rest(tokens, stream.flush()))
         return Score(tuple(tokens), self.loaded.name, self.context_tokens)
+
+    def check_room(self, prompt: Prompt, choices: abc.Sequence[str]) -> Prompt:
+        """The prompt, if each choice fits behind it."""
+        n_tokens = len(prompt.ids) + max(len(self.tokenizer.encode(choice)) for choice in choices)
+        if n_tokens > self.context_tokens:
+            raise ContextOverflow(
+                f"the prompt and the longest choice have {n_tokens:,} tokens and the context holds "
+                f"{self.context_tokens:,}",
+                "shorten it",
+            )
+        return prompt
+
+    def weigh(self, prompts: abc.Iterable[Prompt], choices: abc.Sequence[str]) -> Iterator[Choices]:
+        """How likely each choice is behind each prompt, in order; what a prompt shares with the one before is not
+        computed again."""
+        ids, texts = [self.tokenizer.encode(choice) for choice in choices], deque()
+
+        def read() -> Iterator[list[int]]:
+            for prompt in prompts:
+                texts.append(prompt.text)
+                yield list(prompt.ids)
+
+        waiting = read()
+        if (first := next(waiting, None)) is None:
+            return
+        sequence, _ = self.prefix_cache.take(first)
+        try:
+            for logprobs in score_continuations(self.decoder, sequence, itertools.chain([first], waiting), ids):
+                yield weigh(texts.popleft(), choices, ids, logprobs, self.loaded.name)
+        finally:
+            self.prefix_cache.put(sequence)
 
     def next(self, text: str, k: int) -> Distribution:
         """What could come behind a raw text."""
@@ -280,8 +361,10 @@ class LocalBackend:
     def distribution(self, prompt: Prompt, tokens: abc.Sequence[Token], settings: Sampling, k: int) -> Distribution:
         """What the settings leave behind a prompt and the tokens of its answer."""
         ids = [*prompt.ids, *(token.id for token in tokens)]
+        constraint = self._constrain(prompt.form, (token.id for token in tokens))
+        allowed = constraint.allowed() if constraint else None
         with self._prefilled(ids) as sequence:
-            kept_ids, logprobs, entropy = engine.kept_distribution(self.decoder, sequence, settings)
+            kept_ids, logprobs, entropy = engine.kept_distribution(self.decoder, sequence, settings, allowed)
         top = self._to_alternatives(kept_ids[:k], logprobs[:k])
         text = "".join(token.text for token in tokens)
         n, name = self.decoder.config.vocabulary_tokens, self.loaded.name
@@ -307,6 +390,7 @@ class LocalBackend:
             step.ms,
             step.penalty,
             step.tail,
+            step.constrained_logprob,
         )
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from llm_magic.engine.generate import Order
 from llm_magic.generation import Generation, Maker, Prompt, Sampling, Token, replace_sampling
+
+if TYPE_CHECKING:
+    from llm_magic.text.constrain import Constraint
 
 
 class Stream:
@@ -42,6 +47,7 @@ class Stream:
         self.prefill_ms = 0.0
         self.decode_ms = sum(token.ms or 0.0 for token in given)
         self.is_stopped = False
+        self.constraint: Constraint | None = None  # of the prompt's form, once the backend has begun
         self._iterator = run(self)
 
     def __iter__(self) -> Stream:
@@ -55,6 +61,10 @@ class Stream:
     def stop(self) -> None:
         """End the generation before its next token."""
         self.is_stopped = True
+
+    def close(self) -> None:
+        """Give back what the generation holds, where nobody asks for its next token."""
+        self._iterator.close()
 
     def steer(self, **changes) -> None:
         """Change the settings of the tokens to come, `max_tokens` counting these; stop texts stay, and a replay."""
@@ -76,10 +86,11 @@ class Stream:
         """Why a text ends that has as many."""
         return "length" if self._replayed is None else self._replayed.finish_reason
 
-    def plan(self, index: int) -> tuple[Sampling, int | None]:
-        """What the token at `index` is chosen with, and its id where it is forced."""
+    def plan(self, index: int) -> Order:
+        """How the token at `index` is chosen."""
         of_script = self._script[index] if index < len(self._script) else None
-        return of_script or self.sampling, self._forced.get(index)
+        allowed = self.constraint.allowed() if self.constraint else None
+        return Order(of_script or self.sampling, self._forced.get(index), allowed)
 
     @property
     def generation(self) -> Generation:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from llm_magic.engine.cache import KVCache, Sequence
-from llm_magic.engine.generate import Seen, Step, choose_steps, make_runner
+from llm_magic.engine.generate import Order, Seen, Step, choose_steps, make_runner
 from llm_magic.engine.model import Decoder
 from llm_magic.generation import Sampling
 
@@ -27,6 +27,7 @@ class Row:
     settings: Sampling
     sample: int = 0
     n_made: int = 0
+    allowed: bytes | None = None  # of its next token, as in `Order`
     is_done: bool = False
 
 
@@ -47,7 +48,8 @@ def generate_batch(
     hidden = torch.stack([row.sequence.hidden for row in running])  # (M, d)
     started = time.perf_counter()
     while running:
-        steps = choose_steps(model, hidden, seen, [row.settings for row in running], [row.sample for row in running])
+        orders = [Order(row.settings, allowed=row.allowed) for row in running]
+        steps = choose_steps(model, hidden, seen, orders, [row.sample for row in running])
         ms = 1000 * (time.perf_counter() - started)
         yield [
             (row, dataclasses.replace(step, ms=ms, settings=row.settings))

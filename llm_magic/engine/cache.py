@@ -7,7 +7,7 @@ interrupt at any instant leaves a cache that is valid up to its length.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -138,6 +138,13 @@ class Sequence:
         self.cache.commit(len(ids))
         self.ids.extend(ids)
 
+    def rewind(self, tokens: int) -> None:
+        """Forget what stands behind the first `tokens`."""
+        self.cache.truncate(tokens)
+        del self.ids[tokens:]
+        if self.n_hidden > tokens:
+            self.hidden, self.n_hidden = None, 0
+
     @property
     def n_valid(self) -> int:
         return min(len(self.ids), self.cache.length)
@@ -146,7 +153,9 @@ class Sequence:
 class PrefixCache:
     """Sequences of earlier calls, the least recently used dropped first beyond `limit_bytes`.
 
-    Who takes a sequence owns it until it is put back, so two generations never share one.
+    Who takes a sequence owns it until it is put back, so two generations never share one. A generation that nobody
+    holds any longer is ended by the garbage collector, in any thread and in the middle of anything: so `put` never
+    waits for the lock, which its own thread may hold.
     """
 
     def __init__(self, make_cache: Callable[[], KVCache], limit_bytes: int):
@@ -154,14 +163,17 @@ class PrefixCache:
         self._sequences: OrderedDict[int, Sequence] = OrderedDict()
         self._next_key = 0
         self._lock = threading.Lock()
+        self._arrived: deque[Sequence] = deque()
 
     @property
     def n_bytes(self) -> int:
-        return sum(sequence.cache.n_bytes for sequence in list(self._sequences.values()))
+        kept = [*self._sequences.values(), *self._arrived]
+        return sum(sequence.cache.n_bytes for sequence in kept)
 
     def take(self, ids: list[int]) -> tuple[Sequence, int]:
         """A sequence that begins as `ids` do, and how many of them it holds ready."""
         with self._lock:
+            self._sort_in()
             best, best_tokens = None, 0
             for key, sequence in self._sequences.items():
                 tokens = _usable_tokens(sequence, ids)
@@ -183,19 +195,31 @@ class PrefixCache:
         del sequence.ids[n:]
         if n == 0 or sequence.cache.n_bytes > self.limit_bytes:
             return
-        with self._lock:
+        self._arrived.append(sequence)
+        if self._lock.acquire(blocking=False):  # else whoever holds it, or comes next, does this
+            try:
+                self._sort_in()
+            finally:
+                self._lock.release()
+
+    def _sort_in(self) -> None:
+        """Let what has arrived take its place. The lock is held."""
+        while self._arrived:
+            sequence = self._arrived.popleft()
             for key, other in list(self._sequences.items()):
-                is_prefix = len(other.ids) <= n and sequence.ids[: len(other.ids)] == other.ids
+                n = len(other.ids)
+                is_prefix = n <= len(sequence.ids) and sequence.ids[:n] == other.ids
                 if is_prefix and (other.hidden is None or other.n_hidden == sequence.n_hidden):
                     del self._sequences[key]
             self._sequences[self._next_key] = sequence
             self._next_key += 1
-            while self.n_bytes > self.limit_bytes:
+            while self._sequences and sum(s.cache.n_bytes for s in self._sequences.values()) > self.limit_bytes:
                 self._sequences.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all sequences."""
         with self._lock:
+            self._arrived.clear()
             self._sequences.clear()
 
 

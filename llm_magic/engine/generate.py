@@ -31,7 +31,8 @@ class Step:
     """One token in figures: the model's own distribution around it, in nats.
 
     `top_ids` and `top_logprobs` are the best of the vocabulary, most likely first; `penalty` and `top_penalties` are
-    what penalties added to their logits. `sampled_logprob` is None where the token was not sampled.
+    what penalties added to their logits, minus infinity for what was not allowed. `sampled_logprob` is None where the
+    token was not sampled, `constrained_logprob` where all tokens were allowed.
     """
 
     id: int
@@ -46,10 +47,20 @@ class Step:
     sampled_logprob: float | None = None
     ms: float | None = None
     settings: Sampling | None = None
+    constrained_logprob: float | None = None
 
 
-# of the token at an index of the text: the settings it is chosen with, and its id where it is not to be chosen
-Plan = Callable[[int], tuple[Sampling, int | None]]
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How the next token is chosen: the settings, its id where it is not to be chosen, and what is allowed: one bit
+    for each id, the lowest first, where not all are."""
+
+    settings: Sampling
+    forced_id: int | None = None
+    allowed: bytes | None = None
+
+
+Plan = Callable[[int], Order]  # of the token at an index of the text
 RunTokens = Callable[[Tensor, KVCache], Tensor]
 
 
@@ -96,9 +107,9 @@ def generate(
     hidden, started, run = sequence.hidden, time.perf_counter(), make_runner(model)
     seen = Seen(sequence.ids, model.config.context_tokens, model.device)
     for index in itertools.count(first_index):
-        settings, forced_id = plan(index)
-        (step,) = choose_steps(model, hidden[None], [seen], [settings], [sample], [forced_id])
-        yield dataclasses.replace(step, ms=1000 * (time.perf_counter() - started), settings=settings)
+        order = plan(index)
+        (step,) = choose_steps(model, hidden[None], [seen], [order], [sample])
+        yield dataclasses.replace(step, ms=1000 * (time.perf_counter() - started), settings=order.settings)
         if step.id in stop_ids:
             return
         if len(sequence.ids) + 1 >= model.config.context_tokens:
@@ -144,30 +155,33 @@ def advance(sequence: Sequence, token_id: int, run: RunTokens) -> Tensor:
 
 @torch.inference_mode()
 def choose_steps(
-    model: Decoder,
-    hidden: Tensor,
-    seen: list[Seen],
-    settings: list[Sampling],
-    samples: list[int],
-    forced_ids: list[int | None] | None = None,
+    model: Decoder, hidden: Tensor, seen: list[Seen], orders: list[Order], samples: list[int]
 ) -> list[Step]:
-    """Choose a token behind each hidden state (M, d), each with what its row has seen, its settings and its number.
-
-    Where `forced_ids` has one for a row, it is taken as it is.
-    """
+    """Choose a token behind each hidden state (M, d), each with what its row has seen, its order and its number."""
     logits = model.logits(hidden)
     if not logits.best[:, 0].isfinite().all():
         raise _not_numbers()
     chosen, penalised = [], []
-    for row, (before, sampling, sample) in enumerate(zip(seen, settings, samples, strict=True)):
-        penalised.append(ladder.penalise(logits.all[row], before.ids, sampling))
-        if (forced_id := forced_ids[row] if forced_ids else None) is not None:
-            chosen.append((torch.tensor(forced_id, device=hidden.device), torch.tensor(math.nan)))
+    for row, (before, order, sample) in enumerate(zip(seen, orders, samples, strict=True)):
+        adjusted = ladder.penalise(logits.all[row], before.ids, order.settings)
+        if order.allowed is not None:
+            adjusted = ladder.mask_logits(adjusted, order.allowed)
+        penalised.append(adjusted)
+        if order.forced_id is not None:
+            chosen.append((torch.tensor(order.forced_id, device=hidden.device), torch.tensor(math.nan)))
             continue
-        kept = ladder.filter_logits(penalised[row], sampling, logits.best_ids[row], logits.best[row, -1])
-        chosen.append(ladder.choose(*kept, sampling.seed, sample, len(before)))
+        kept = ladder.filter_logits(adjusted, order.settings, logits.best_ids[row], logits.best[row, -1])
+        chosen.append(ladder.choose(*kept, order.settings.seed, sample, len(before)))
     ids, logprobs = (torch.stack(values).to(hidden.device) for values in zip(*chosen, strict=True))
-    return describe(logits, ids, torch.stack(penalised) if len(penalised) > 1 else penalised[0][None], logprobs)
+    constrained = [
+        None if order.allowed is None else ladder.constrained_logprob(logits.all[row], order.allowed, ids[row])
+        for row, order in enumerate(orders)
+    ]
+    steps = describe(logits, ids, torch.stack(penalised) if len(penalised) > 1 else penalised[0][None], logprobs)
+    return [
+        step if logprob is None else dataclasses.replace(step, constrained_logprob=logprob)
+        for step, logprob in zip(steps, constrained, strict=True)
+    ]
 
 
 @torch.inference_mode()
@@ -249,14 +263,21 @@ def next_distribution(model: Decoder, hidden: Tensor, k: int) -> tuple[list[int]
 
 
 @torch.inference_mode()
-def kept_distribution(model: Decoder, sequence: Sequence, settings: Sampling) -> tuple[list[int], list[float], float]:
-    """What penalties, temperature and filters leave behind a prefilled sequence: ids and logprobs, most likely first,
-    and the entropy in nats."""
+def kept_distribution(
+    model: Decoder, sequence: Sequence, settings: Sampling, allowed: bytes | None = None
+) -> tuple[list[int], list[float], float]:
+    """What penalties, temperature and filters leave of the `allowed` tokens behind a prefilled sequence: ids and
+    logprobs, most likely first, and the entropy in nats."""
     logits, seen = model.logits(sequence.hidden[None]), torch.tensor(sequence.ids, device=model.device)
-    kept, ids = ladder.filter_logits(ladder.penalise(logits.all[0], seen, settings), settings)
+    penalised = ladder.penalise(logits.all[0], seen, settings)
+    if allowed is not None:
+        penalised = ladder.mask_logits(penalised, allowed)
+    kept, ids = ladder.filter_logits(penalised, settings)
     logprobs, order = kept.double().log_softmax(-1).sort(descending=True, stable=True)
+    n_kept = int(logprobs.isfinite().sum())
+    logprobs, order = logprobs[:n_kept], order[:n_kept]
     entropy = torch.special.entr(logprobs.exp()).sum()
-    if not math.isfinite(entropy):
+    if not n_kept or not math.isfinite(entropy):
         raise _not_numbers()
     return ids[order].tolist(), logprobs.tolist(), entropy.item()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 from llm_magic.ghost.context import is_end_of_line, join_cells
@@ -19,20 +20,21 @@ def suggest(llm: LLM, request: Request, is_wanted: Callable[[], bool] = lambda: 
     settings = {"temperature": 0.0, "repetition_penalty": 1.0, "max_tokens": request.max_tokens}
     stream, repeated = llm.start_infill(before, request.after, **settings)
     shown, text = "", ""
-    for token in stream:
-        is_forced = token.sampled_logprob is None
-        if not is_wanted() or (not is_forced and token.probability < request.least_probability):
-            break
-        text += token.text
-        if not text.startswith(repeated[: len(text)]):  # it stands in the middle of a character
-            break
-        whole = text[len(repeated) :]
-        grown = cut_lines(whole, request.max_lines)
-        if len(grown) > len(shown):
-            yield grown
-        shown = grown
-        if len(grown) < len(whole):
-            break
+    with contextlib.closing(stream):
+        for token in stream:
+            is_forced = token.sampled_logprob is None
+            if not is_wanted() or (not is_forced and token.probability < request.least_probability):
+                break
+            text += token.text
+            if not text.startswith(repeated[: len(text)]):  # it stands in the middle of a character
+                break
+            whole = text[len(repeated) :]
+            grown = cut_lines(whole, request.max_lines)
+            if len(grown) > len(shown):
+                yield grown
+            shown = grown
+            if len(grown) < len(whole):
+                break
 
 
 def cut_lines(text: str, n_lines: int) -> str:

@@ -68,6 +68,10 @@ class Tokenizer:
     def vocabulary_tokens(self) -> int:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
+    def to_json(self) -> str:
+        """The vocabulary and its rules, as `tokenizer.json` has them."""
+        return self._backend.to_str()
+
     def encode(self, text: str, limit_tokens: int | None = None) -> list[int]:
         """The ids of an ordinary text, encoded whole; no special token comes out, whatever it says.
 

@@ -89,7 +89,7 @@ list(engine.prefill(decoder, sequence, list(range(100, 612))))
 prefill = 512 / (time.perf_counter() - started)
 settings = Sampling(temperature=0, repetition_penalty=1.0)
 started = time.perf_counter()
-steps = engine.generate(decoder, sequence, lambda index: (settings, None), frozenset())
+steps = engine.generate(decoder, sequence, lambda index: engine.Order(settings), frozenset())
 n = len(list(itertools.islice(steps, 64)))
 print(n / (time.perf_counter() - started), prefill, (anonymous() - before) / llm.info.file_bytes, load_s)
 """

@@ -55,7 +55,7 @@ class Ours:
 
     def _decode(self, sequence, n=NEW_TOKENS):
         started = time.perf_counter()
-        steps = engine.generate(self.decoder, sequence, lambda index: (GREEDY, None), frozenset())
+        steps = engine.generate(self.decoder, sequence, lambda index: engine.Order(GREEDY), frozenset())
         steps = list(itertools.islice(steps, n))
         return len(steps) / (time.perf_counter() - started)
 

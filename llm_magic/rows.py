@@ -1,0 +1,214 @@
+"""A prompt for each row of a frame or item of a list: the rows read, run in order, and given back as they came."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llm_magic.choices import Choices
+from llm_magic.errors import LLMError, OptionError, nearest
+from llm_magic.generation import Generation, Prompt
+from llm_magic.interpolate import fill_template, hole_names
+
+if TYPE_CHECKING:
+    from llm_magic.backends.stream import Batch
+
+CHUNK_ROWS = 256  # prompts that are made at once: a hundred thousand are not held together
+DETAILED_ROWS = 2000  # beyond, tokens keep their own probability, not those of all that could have stood there
+SHOWN_PROBLEMS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row by the name its owner knows it by; `text` is its prompt, None where a value is missing."""
+
+    name: Any
+    text: str | None
+
+
+def read_rows(template: str, items: Any) -> list[Row]:
+    """Each row's prompt. A frame's columns, or a mapping's values, go into the holes of their names; any other item into
+    every hole. None and NaN are missing.
+
+    >>> [row.text for row in read_rows("Is {x} good?", ["tea", None])]
+    ['Is tea good?', None]
+    """
+    if _is_frame(items):
+        return _read_frame(template, items)
+    rows = []
+    for number, item in enumerate(items):
+        is_mapping = isinstance(item, Mapping)
+        if _is_missing(item) or (is_mapping and any(_is_missing(item.get(name, "")) for name in hole_names(template))):
+            rows.append(Row(number, None))
+            continue
+        try:
+            rows.append(Row(number, fill_template(template, item)))
+        except OptionError as error:
+            raise OptionError(f"item {number}: {error.problem}", error.fix) from None
+    return rows
+
+
+def _read_frame(template: str, frame: Any) -> list[Row]:
+    names = sorted(hole_names(template))
+    if not names:
+        raise OptionError("the template has no hole for the columns", "write {column} where its values shall stand")
+    for name in names:
+        if (n := list(frame.columns).count(name)) != 1:
+            problem = f"the frame has the column {name!r} {n} times" if n else f"the frame has no column {name!r}"
+            raise OptionError(problem, f"the nearest are {nearest(name, map(str, frame.columns))}")
+    columns = [frame[name].tolist() for name in names]
+    rows = []
+    for label, *values in zip(frame.index.tolist(), *columns, strict=True):
+        is_whole = not any(map(_is_missing, values))
+        item = dict(zip(names, values, strict=True))
+        rows.append(Row(label, fill_template(template, item) if is_whole else None))
+    return rows
+
+
+def _is_frame(items: Any) -> bool:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(items, pandas.DataFrame)
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN and their like: what is a value's own and not equal to itself."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value
+
+
+Result = Generation | Choices
+
+
+class Run:
+    """Rows on their way: `results` and `problems` by the rows' positions, whole at any instant."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        make_prompt: Callable[[str], Prompt],
+        start_batch: Callable[[Sequence[Prompt]], Batch],
+        weigh: Callable[[Iterable[Prompt]], Iterator[Choices]] | None,
+        kept: Mapping[bytes, Result],
+    ):
+        self.rows, self.results, self.problems = rows, {}, {}
+        self.keys: dict[int, bytes] = {}
+        self.running: Batch | None = None
+        self._make_prompt, self._start_batch, self._weigh, self._kept = make_prompt, start_batch, weigh, kept
+        self.n_resumed = 0
+
+    def follow(self) -> Generator[float, None, None]:
+        """Run to the end, and yield the share of rows that are done."""
+        for start in range(0, len(self.rows), CHUNK_ROWS):
+            waiting = self._prepare(range(start, min(len(self.rows), start + CHUNK_ROWS)))
+            yield self.share
+            if self._weigh is not None:
+                for index, found in zip(waiting, self._weigh(waiting.values()), strict=True):
+                    self.results[index] = found
+                    yield self.share
+            elif waiting:
+                yield from self._generate(waiting)
+
+    def _prepare(self, indexes: Iterable[int]) -> dict[int, Prompt]:
+        """The prompts of rows that are still to run."""
+        waiting = {}
+        for index in indexes:
+            text = self.rows[index].text
+            if text is None:
+                self.problems[index] = "a value is missing"
+                continue
+            try:
+                prompt = self._make_prompt(text)
+            except LLMError as error:
+                self.problems[index] = error.problem
+                continue
+            key = self.keys[index] = _digest(prompt)
+            if key in self._kept:
+                self.results[index] = self._kept[key]
+                self.n_resumed += 1
+            else:
+                waiting[index] = prompt
+        return waiting
+
+    def _generate(self, waiting: Mapping[int, Prompt]) -> Iterator[float]:
+        self.running = batch = self._start_batch(list(waiting.values()))
+        n_before = len(self.results) + len(self.problems)
+        for share in batch.follow():
+            yield (n_before + share * len(waiting)) / len(self.rows)
+        self.take_running(waiting)
+
+    def take_running(self, waiting: Mapping[int, Prompt] | None = None) -> None:
+        """Take what the running batch has made so far."""
+        if self.running is None:
+            return
+        indexes = list(waiting) if waiting is not None else self._open_indexes()
+        for index, generation in zip(indexes, self.running.generations, strict=False):
+            self.results[index] = generation if len(self.rows) <= DETAILED_ROWS else _without_details(generation)
+        self.running = None
+
+    def _open_indexes(self) -> list[int]:
+        return [index for index in sorted(self.keys) if index not in self.results]
+
+    @property
+    def share(self) -> float:
+        return (len(self.results) + len(self.problems)) / max(1, len(self.rows))
+
+    @property
+    def finished(self) -> dict[bytes, Result]:
+        """What need not be run again, by the digests of the prompts."""
+        return {
+            self.keys[index]: result
+            for index, result in self.results.items()
+            if isinstance(result, Choices) or result.finish_reason != "interrupted"
+        }
+
+    def describe_problems(self) -> str:
+        """Which rows have no result, and why; empty where all have one."""
+        shown = [f"{self.rows[i].name!r} ({why})" for i, why in sorted(self.problems.items())[:SHOWN_PROBLEMS]]
+        more = len(self.problems) - len(shown)
+        rest = f" and {more:,} more" if more else ""
+        return f"{len(self.problems):,} of {len(self.rows):,} rows have no result: {', '.join(shown)}{rest}"
+
+
+def _digest(prompt: Prompt) -> bytes:
+    return hashlib.sha256(repr((prompt.text, prompt.mode, prompt.sampling, prompt.form)).encode()).digest()
+
+
+def _without_details(generation: Generation) -> Generation:
+    import dataclasses
+
+    tokens = tuple(dataclasses.replace(token, alternatives=(), tail=None) for token in generation.tokens)
+    return dataclasses.replace(generation, tokens=tokens)
+
+
+def give_back(items: Any, run: Run, has_choices: bool, has_form: bool) -> Any:
+    """The results as the items came: a list for a list, in its order, None where there is no result; a copy of the frame
+    for a frame, with columns `label` and `probability`, or `value`, or `answer`, and with `result`."""
+    results = [run.results.get(index) for index in range(len(run.rows))]
+    if not _is_frame(items):
+        return results
+    frame = items.copy()
+
+    def add(name: str, values: list) -> None:
+        import pandas
+
+        while name in frame.columns:
+            name = f"llm_{name}"
+        is_number = all(isinstance(value, float) for value in values if value is not None)
+        kind = "float64" if is_number and name.endswith("probability") else object
+        frame[name] = pandas.Series(values, index=range(len(values)), dtype=kind).set_axis(frame.index)
+
+    if has_choices:
+        add("label", [result.label if result else None for result in results])
+        add("probability", [result.probability if result else None for result in results])
+    elif has_form:
+        add("value", [result.value if result else None for result in results])
+    else:
+        add("answer", [result.text if result else None for result in results])
+    add("result", results)
+    if run.problems:
+        add("problem", [run.problems.get(index) for index in range(len(run.rows))])
+    return frame
