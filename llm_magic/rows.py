@@ -30,8 +30,8 @@ class Row:
 
 
 def read_rows(template: str, items: Any) -> list[Row]:
-    """Each row's prompt. A frame's columns, or a mapping's values, go into the holes of their names; any other item into
-    every hole. None and NaN are missing.
+    """Each row's prompt: a frame's columns, or a mapping's values, in the holes of their names, any other item in every
+    hole. None and NaN are missing.
 
     >>> [row.text for row in read_rows("Is {x} good?", ["tea", None])]
     ['Is tea good?', None]
@@ -185,8 +185,8 @@ def _without_details(generation: Generation) -> Generation:
 
 
 def give_back(items: Any, run: Run, has_choices: bool, has_form: bool) -> Any:
-    """The results as the items came: a list for a list, in its order, None where there is no result; a copy of the frame
-    for a frame, with columns `label` and `probability`, or `value`, or `answer`, and with `result`."""
+    """The results as the items came: for a list a list in its order, None where there is no result; for a frame a copy
+    of it, with columns `label` and `probability`, or `value`, or `answer`, and with `result`."""
     results = [run.results.get(index) for index in range(len(run.rows))]
     if not _is_frame(items):
         return results

@@ -1,4 +1,4 @@
-"""Given answers: weighed exactly, ranked, for one prompt and for a column; on a tiny random model against transformers."""
+"""Given answers: weighed exactly, ranked, for one prompt and for a column; against transformers on a tiny model."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parent.parent / "llm_magic"
 # top down, the way of a prompt; an entry is a module or a folder
 ORDER = [
     "__main__", "autoload", "__init__", "magics", "completion", "verbs", "inputs", "grammar", "screens", "interrupts",
-    "notebook", "widgets", "ghost", "views", "llm", "rows", "given", "interpolate", "backends", "weights", "engine", "text", "progress",
+    "notebook", "widgets", "ghost", "views", "llm", "rows", "given", "interpolate", "backends", "weights", "engine",
+    "text", "progress",
     "generation", "comparison", "choices", "form", "frames", "faces", "subshells", "errors", "folders", "visible",
 ]  # fmt: skip
 UNRELATED = {("text", "engine"), ("engine", "text")}  # text knows no torch, the engine knows no text
