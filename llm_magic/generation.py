@@ -15,6 +15,7 @@ from llm_magic.errors import OptionError, nearest
 from llm_magic.faces import Shown, Viewed
 from llm_magic.form import FORM_TOKENS, Form
 from llm_magic.frames import import_pandas
+from llm_magic.pycode import Problem
 
 if TYPE_CHECKING:
     import pandas
@@ -222,7 +223,8 @@ class Generation(Viewed):
 
     `finish_reason` is `stop` (the model ended its turn, or a stop text came), `length` or
     `interrupted`. `end` is the end-of-turn token where the model chose it: it is no part of
-    `tokens`, nor of the text. `cached_tokens` of the prompt were taken from the prefix cache. Two
+    `tokens`, nor of the text. `cached_tokens` of the prompt were taken from the prefix cache. `problems`
+    are what was found wrong with code, where it was checked. Two
     generations are equal when all but their timing is, to the last bit of every probability.
     """
 
@@ -236,6 +238,7 @@ class Generation(Viewed):
     prefill_ms: float = field(default=0.0, compare=False)
     decode_ms: float = field(default=0.0, compare=False)
     maker: Maker | None = field(default=None, repr=False, compare=False)
+    problems: tuple[Problem, ...] = field(default=(), compare=False)
 
     @property
     def text(self) -> str:

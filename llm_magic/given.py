@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import collections
 import csv
 import functools
@@ -25,23 +24,23 @@ _STEPS = r"""\.(?!_)([^\W\d]\w*)|\[('[^'\n]*'|"[^"\n]*"|[^\[\]{}'"\n]+)\]"""
 _STEP, _NAME = re.compile(_STEPS), re.compile(rf"([^\W\d]\w*)((?:{_STEPS})*)")
 _PIECE = re.compile(r"""((?:'[^']*'|"[^"]*"|\[(?:'[^']*'|"[^"]*"|[^]])*]|\([^()]*\)|[^,])*),""")
 _CELL_FILE = re.compile(r"<ipython-input-|<python-input-|<stdin>|[/\\]ipykernel_\d+[/\\]")
+GIVEN_TOKENS = 1000  # what a prompt is given, unless more is asked for
 MOST_ROWS, MOST_VALUES, SAMPLE_ROWS, MOST_ITEMS, MOST_FRAMES, MOST_CAUSES = 5, 12, 10_000, 200, 10, 5
 CELL_LENGTH, LINE_LENGTH = 60, 300
 _BRACKETS = {list: "[]", tuple: "()", set: "{}", frozenset: "{}"}
-_KINDS = {
-    "b": "true/false", "i": "whole numbers", "u": "whole numbers", "f": "numbers", "c": "complex numbers",
-    "M": "dates", "m": "durations", "U": "text", "T": "text", "S": "bytes",
-}  # fmt: skip
+_FUNCTIONS = types.FunctionType, types.MethodType, types.BuiltinFunctionType, type(functools.cache(len))
+_KINDS = {"b": "true/false", "i": "whole numbers", "u": "whole numbers", "f": "numbers", "M": "dates", "m": "durations"}
 _INFERRED = {
     "string": "text", "integer": "whole numbers", "floating": "numbers", "mixed-integer-float": "numbers",
-    "decimal": "numbers", "boolean": "true/false", "complex": "complex numbers", "date": "dates", "datetime": "dates",
-    "datetime64": "dates", "time": "times", "timedelta": "durations", "timedelta64": "durations", "period": "periods",
-    "interval": "intervals", "bytes": "bytes", "empty": "no values", "categorical": "categories",
+    "decimal": "numbers", "boolean": "true/false", "date": "dates", "datetime": "dates", "timedelta": "durations",
+    "period": "periods", "interval": "intervals", "empty": "no values", "categorical": "categories",
 }  # fmt: skip
-# steps of a table that has all its columns: how many values of each, and how many rows
 _DETAILS = ((0, 0), (4, 0), (MOST_VALUES, 0), (MOST_VALUES, 1), (MOST_VALUES, 3), (MOST_VALUES, MOST_ROWS))
 
 CountTokens = Callable[[str], int]
+Values = Mapping[str, Any] | Sequence[tuple[str, Any]]
+# a text in steps: what is cut if even step 0 is too long; the last step, that says all; the text of a step
+_Draft = tuple[str, int, Callable[[int], str]]
 _Column = tuple[str, str, Sequence[str]]  # facts; a label, and values, where there is room
 _Rows = Callable[[], list[list[str]]]  # the first are the names
 
@@ -54,15 +53,6 @@ class Given:
     text: str
     tokens: int
     is_cut: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A text in steps: `write(0)` says least, `write(most)` all. If even 0 is too long, the beginning of `head` is."""
-
-    head: str
-    most: int
-    write: Callable[[int], str]
 
 
 def read_names(text: str) -> tuple[str, ...]:
@@ -124,9 +114,7 @@ def describe_error(error: BaseException, budget_tokens: int, count_tokens: Count
     return _fit("Err", _draft_error(error), budget_tokens, count_tokens)
 
 
-def describe_all(
-    values: Mapping[str, Any] | Sequence[tuple[str, Any]], budget_tokens: int, count_tokens: CountTokens
-) -> tuple[Given, ...]:
+def describe_all(values: Values, budget_tokens: int, count_tokens: CountTokens) -> tuple[Given, ...]:
     """All values in one budget, with what `join_given` writes around them. What a small one leaves goes to the others.
 
     >>> [given.text for given in describe_all({"a": 1, "b": "x y z " * 99}, 30, lambda text: len(text.split()))]
@@ -165,8 +153,7 @@ def join_given(parts: Sequence[Given]) -> str:
 
 def failing_source(error: BaseException) -> str | None:
     """The source of the cell in which the error arose, or None where no cell is known."""
-    files = [frame.f_code.co_filename for frame, _ in _find_frames(error)]
-    files += [str(error.filename)] if isinstance(error, SyntaxError) else []
+    files = [frame.f_code.co_filename for frame, _ in _find_frames(error)] + [_attempt(lambda: str(error.filename), "")]
     sources = ("".join(linecache.getlines(file)) for file in reversed(files) if _CELL_FILE.search(file))
     return next(filter(None, sources), None)
 
@@ -186,40 +173,39 @@ def _look_up(value: Any, key: str) -> Any:
 
 def _missing(problem: str, word: str, known: Iterable[str], fix: str = "") -> OptionError:
     near = nearest(word, known)
-    return OptionError(problem, f"the nearest {'are' if ',' in near else 'is'} {near}" if near else fix)
+    return OptionError(problem, f"the nearest {'are' if ', ' in near else 'is'} {near}" if near else fix)
 
 
 def _not_found(so_far: str, step: re.Match[str], value: Any, error: Exception) -> OptionError:
     problem, known = f"{so_far} has no {step[0]}", []
-    if so_far == "In" and isinstance(value, list):
-        return OptionError(f"there is no cell In{step[0]}", f"there are In[1] to In[{len(value) - 1}]")
-    if so_far == "Out" and isinstance(value, dict):
-        outputs = ", ".join(f"Out[{key}]" for key in list(value)[-10:])
-        return OptionError(f"there is no Out{step[0]}", f"there are {outputs}" if outputs else "no cell has one yet")
+    if so_far in ("In", "Out") and isinstance(value, (list, dict)):
+        cells = [f"{so_far}[{n}]" for n in (value if isinstance(value, dict) else range(1, len(value)))][-5:]
+        return OptionError(f"there is no {so_far}{step[0]}", f"there is {', '.join(cells)}" if cells else "none is yet")
     if not isinstance(error, AttributeError if step[1] else (LookupError, TypeError)):
         return OptionError(f"{so_far}{step[0]} cannot be read", f"{type(error).__name__}: {_say(error, str)}")
-    if isinstance(value, (list, tuple)) and not step[1]:
-        return OptionError(problem, f"it has {_number_of(len(value), 'item')}")
     if step[1]:
         known = _attempt(lambda: [known for known in object.__dir__(value) if not known.startswith("_")], [])
+    elif isinstance(value, (list, tuple)):
+        return OptionError(problem, f"it has {_number_of(len(value), 'item')}")
     elif isinstance(value, dict) or _is_from(type(value), "pandas", "DataFrame", "Series"):
-        known = [_say(key, str) for key in itertools.islice(value.keys(), 1000)]
+        known = _attempt(lambda: [str(key) for key in itertools.islice(value.keys(), 1000)], [])
     return _missing(problem, step[1] or step[2].strip("'\""), known)
 
 
 def _fit(name: str, draft: _Draft, budget_tokens: int, count_tokens: CountTokens) -> Given:
     """The last step that fits. Small steps are tried first: what is far too long is neither written nor counted."""
-    low, high, found = -1, draft.most + 1, None
+    head, most, write = draft
+    low, high, found = -1, most + 1, None
     while high - low > 1:
-        step = min(2 * low + 2, draft.most) if high > draft.most else (low + high) // 2
-        text = re.sub("[\ud800-\udfff]", "\ufffd", draft.write(step))  # half a character: no tokenizer takes it
+        step = min(2 * low + 2, most) if high > most else (low + high) // 2
+        text = re.sub("[\ud800-\udfff]", "\ufffd", write(step))  # half a character: no tokenizer takes it
         tokens = count_tokens(text)
         if tokens <= budget_tokens:
-            low, found = step, Given(name, text, tokens, step < draft.most)
+            low, found = step, Given(name, text, tokens, step < most)
         else:
             high = step
-    if found is None and draft.head:
-        beginning = _Draft("", len(draft.head), lambda length: draft.head[:length] + "…")
+    if found is None and head:
+        beginning = "", len(head), lambda length: head[:length] + "…"
         return replace(_fit(name, beginning, budget_tokens, count_tokens), is_cut=True)
     return found or Given(name, "", count_tokens(""), True)
 
@@ -236,8 +222,8 @@ def _draft(name: str, value: Any) -> _Draft:
         return _draft_text(str.__str__(text))
     if issubclass(kind, BaseException):
         return _draft_error(value)
-    unknown = _draft_text(f"{name}: {_with_article(kind.__name__)} that cannot be shown")
-    return _attempt(lambda: _draft_known(name, value, kind), unknown)
+    draft = _attempt(lambda: _draft_known(name, value, kind), None)
+    return draft or _draft_text(f"{name}: {_with_article(kind.__name__)} that cannot be shown")
 
 
 def _draft_known(name: str, value: Any, kind: type) -> _Draft:
@@ -247,80 +233,70 @@ def _draft_known(name: str, value: Any, kind: type) -> _Draft:
     if value is None or issubclass(kind, (bool, int, float, complex)):
         return _draft_text(f"{name} = {value!r}")
     if _is_from(kind, "pandas", "DataFrame"):
-        return _draft_frame(f"{name}: a pandas DataFrame", value)
+        return _draft_frame(f"{name}: a pandas DataFrame{_size(value)}", value)
     if _is_from(kind, "pandas", "Series"):
-        return _draft_frame(f"{name}: a pandas Series", value.to_frame("value" if value.name is None else value.name))
+        frame = value.to_frame("value" if value.name is None else value.name)
+        return _draft_frame(f"{name}: a pandas Series of {_number_of(len(value), 'value')}", frame)
     if _is_from(kind, "numpy", "ndarray"):
         return _draft_array(f"{name}: a numpy array", value)
-    if kind.__module__.startswith("polars") and all(hasattr(value, part) for part in ("schema", "head", "shape")):
-        names, facts = [_quote(name) for name in value.schema], [str(dtype) for dtype in value.schema.values()]
-        rows = functools.cache(lambda: [[_cell(cell) for cell in row] for row in value.head(MOST_ROWS).rows()])
-        return _draft_table(
-            f"{name}: a polars DataFrame", names, len(value), lambda i: (facts[i], "", ()), lambda: [names, *rows()]
-        )
+    if _is_from(kind, "polars", "DataFrame"):
+        names, facts = [_quote(name) for name in value.schema], [(str(kind), "", ()) for kind in value.schema.values()]
+        rows = functools.cache(lambda: [names, *([_cell(c) for c in row] for row in value.head(MOST_ROWS).rows())])
+        return _draft_table(f"{name}: a polars DataFrame{_size(value)}", names, len(value), facts.__getitem__, rows)
     if issubclass(kind, (list, tuple, set, frozenset, collections.deque, dict)):
         items = dict.items(value) if issubclass(kind, dict) else value
         return _draft_items(head, len(value), items, "item") if value else _draft_text(f"{head}, empty")
-    if issubclass(kind, types.ModuleType):
-        return _draft_text(f"{name}: the module {value.__name__}\n{_first_line(value)}".rstrip())
-    if issubclass(kind, type) or inspect.isroutine(value):
-        return _draft_text(f"{name}: a {'class' if issubclass(kind, type) else 'function'}\n{_read_source(value)}")
-    if issubclass(kind, (bytes, bytearray)):
-        return _draft_text(f"{head} of {_number_of(len(value), 'byte')}\n{_say_briefly(value)}")
+    noun = "module" if issubclass(kind, types.ModuleType) else "class" if issubclass(kind, type) else "function"
+    if noun != "function" or issubclass(kind, _FUNCTIONS):
+        return _draft_text(f"{name}: a {noun}\n{_read_source(value)}")
     attributes = _attempt(lambda: object.__getattribute__(value, "__dict__"), {})
     if kind.__repr__ is object.__repr__ and attributes:  # the repr would say nothing
         return _draft_items(head, len(attributes), attributes.items(), "attribute")
-    return _draft_text(f"{head}\n{value!r}")
+    return _draft_text(f"{head}\n{_say_briefly(value) if issubclass(kind, (bytes, bytearray)) else repr(value)}")
 
 
 def _draft_text(text: str) -> _Draft:
-    def write(length: int) -> str:
-        kept = text if length >= len(text) else text[:length].rstrip()
-        left = f"\n… {_number_of(len(text) - len(kept), 'more character')}"
-        return kept + left if len(kept) < len(text) else text
+    def write(step: int) -> str:  # one character more each
+        kept = text if step + 1 >= len(text) else text[: step + 1].rstrip()
+        return text if kept == text else f"{kept}\n… {_number_of(len(text) - len(kept), 'more character')}"
 
-    return _Draft(text[:LINE_LENGTH], len(text), write)
+    return text[:LINE_LENGTH], max(0, len(text) - 1), write
 
 
 def _draft_list(head: str, texts: Sequence[str], n: int, noun: str, between: str) -> _Draft:
     def write(shown: int) -> str:
-        lines = [head, between.join(texts[:shown])] if shown else [head]
+        lines = [head, between.join(_shorten(text, LINE_LENGTH) for text in texts[:shown])] if shown else [head]
         return "\n".join([*lines, f"… {_number_of(n - shown, f'more {noun}')}"] if shown < n else lines)
 
-    return _Draft(head, len(texts), write)
+    return head, len(texts), write
 
 
 def _draft_items(head: str, n: int, items: Iterable[Any], noun: str) -> _Draft:
     first = list(itertools.islice(items, MOST_ITEMS))
-    kinds, between = _name_types(first), "\n"
-    if isinstance(items, ItemsView):
-        keys, values = zip(*first, strict=True)
-        say_key = str if noun == "attribute" else _say_briefly
-        texts = [f"{say_key(key)}: {_say_briefly(value)}" for key, value in first]
-        kinds = _name_types(values) if noun == "attribute" else f"{_name_types(keys)} to {_name_types(values)}"
-    else:
-        texts = [_say_briefly(value) for value in first]
-        if all(issubclass(type(value), (bool, int, float, complex, type(None))) for value in first):
-            between = ", "
-    texts = [_shorten(text, LINE_LENGTH) for text in texts]
-    return _draft_list(f"{head} of {_number_of(n, noun)} ({kinds})", texts, n, noun, between)
+    is_mapping, is_own = isinstance(items, ItemsView), noun == "attribute"
+    keys, values = zip(*first, strict=True) if is_mapping else ((), first)
+    kinds = f"{_name_types(keys)} to {_name_types(values)}" if keys and not is_own else _name_types(values)
+    texts = [_say_briefly(value) for value in values]
+    if is_mapping:
+        texts = [f"{key if is_own else _say_briefly(key)}: {text}" for key, text in zip(keys, texts, strict=True)]
+    are_short = all(issubclass(type(item), (bool, int, float, complex, type(None))) for item in first)
+    return _draft_list(f"{head} of {_number_of(n, noun)} ({kinds})", texts, n, noun, ", " if are_short else "\n")
 
 
 def _draft_array(head: str, array: Any) -> _Draft:
     numpy, kind = sys.modules["numpy"], array.dtype.kind
     facts = [f"{head} of shape {array.shape}", f"{_KINDS.get(kind, 'values')} ({array.dtype})"]
-    if kind == "f" and (missing := int(numpy.isnan(array).sum())):
-        facts.append(f"{missing:,} missing")
+    missing = int(numpy.isnan(array).sum()) if kind == "f" else 0
+    facts += [f"{missing:,} missing"] * bool(missing)
     if kind in "iuf" and array.size:
         lowest, highest = (_cell(edge.reduce(array, axis=None)) for edge in (numpy.fmin, numpy.fmax))  # skip NaN
-        facts += [f"{lowest} to {highest}"] if lowest else []
+        facts += [f"{lowest} to {highest}"] * bool(lowest)
     texts = [_cell(value) or "missing" for value in array.flat[:MOST_ITEMS].tolist()]
     return _draft_list(", ".join(facts), texts, array.size, "value", ", ")
 
 
 def _draft_table(head: str, names: list[str], n_rows: int, column: Callable[[int], _Column], rows: _Rows) -> _Draft:
-    """Steps: a column more each, then the columns' values, then rows."""
-    head += f" of {_number_of(n_rows, 'row')} and {_number_of(len(names), 'column')}"
+    """Steps: a column more each; then, by _DETAILS, values of each column, and rows."""
 
     def write_column(index: int, most: int) -> str:
         facts, label, values = column(index)
@@ -338,20 +314,16 @@ def _draft_table(head: str, names: list[str], n_rows: int, column: Callable[[int
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows(rows()[: most_rows + 1])
             lines += ["first rows:", text.getvalue().rstrip("\n")]
-        if n_rows > most_rows:
-            lines.append(f"… {_number_of(n_rows - most_rows, 'more row')}")
-        return "\n".join(lines)
+        rest = [f"… {_number_of(n_rows - most_rows, 'more row')}"] if n_rows > most_rows else []
+        return "\n".join(lines + rest)
 
-    useless = sum(n_rows <= shown for _, shown in _DETAILS[2:-1])  # behind the first that shows all rows
-    return _Draft(head, len(names) + len(_DETAILS) - 1 - useless, write)
+    return head, len(names) + len(_DETAILS) - 1, write
 
 
 def _draft_frame(head: str, frame: Any) -> _Draft:
     names = [_quote(name) for name in frame.columns.tolist()]
 
-    def column(index: int) -> _Column:
-        series = frame.iloc[:, index]
-        return _attempt(lambda: _read_column(series), (f"values of type {series.dtype}", "", ()))
+    column = functools.cache(lambda i: _attempt(lambda: _read_column(frame.iloc[:, i]), ("unreadable values", "", ())))
 
     def rows() -> list[list[str]]:
         titles, index = list(names), frame.index[:MOST_ROWS]
@@ -362,17 +334,16 @@ def _draft_frame(head: str, frame: Any) -> _Draft:
         cells = [_attempt(lambda c=c: [_cell(value) for value in c.tolist()], ["?"] * len(index)) for c in columns]
         return [titles, *map(list, zip(*cells, strict=True))]
 
-    return _draft_table(head, names, len(frame), functools.cache(column), functools.cache(rows))
+    return _draft_table(head, names, len(frame), column, functools.cache(rows))
 
 
 def _read_column(series: Any) -> _Column:
     pandas, dtype, sample, values = sys.modules["pandas"], series.dtype, series.iloc[:SAMPLE_ROWS], ()
-    inferred = _INFERRED.get(pandas.api.types.infer_dtype(sample, skipna=True))
-    kind = "text" if isinstance(dtype, pandas.StringDtype) else _KINDS.get(dtype.kind) or inferred
+    kind = _KINDS.get(dtype.kind) or _INFERRED.get(pandas.api.types.infer_dtype(sample, skipna=True))
+    kind = "text" if isinstance(dtype, pandas.StringDtype) else kind
     zone, missing = getattr(dtype, "tz", None), int(series.isna().sum())
     facts = [kind or f"values of type {_name_types(sample.dropna().tolist())}"]
-    facts += [f"in the time zone {zone}"] if zone else []
-    facts += [f"{missing:,} missing"] if missing else []
+    facts += [f"in the time zone {zone}"] * bool(zone) + [f"{missing:,} missing"] * bool(missing)
     if missing < len(series) and dtype.kind in "iufMm":
         facts.append(f"{_cell(series.min())} to {_cell(series.max())}")
     if kind == "categories":
@@ -380,32 +351,19 @@ def _read_column(series: Any) -> _Column:
         facts[0] = f"{len(values):,} categories"
     elif kind == "text":
         values = _attempt(lambda: sample.dropna().unique().tolist(), ())
-    is_part = kind == "text" and len(series) > SAMPLE_ROWS
-    label = f"values in the first {SAMPLE_ROWS:,} rows" if is_part else "values"
+    label = f"values in the first {SAMPLE_ROWS:,} rows" if kind == "text" and len(series) > SAMPLE_ROWS else "values"
     return ", ".join(facts), label, [_quote(value) for value in values] if len(values) <= MOST_VALUES else ()
 
 
 def _read_source(value: Any) -> str:
-    """The source; or the signature and the first line of the documentation."""
-    source = _attempt(lambda: inspect.getsource(value), None)
-    if source := source or _attempt(lambda: _read_class_of_a_cell(value), None):
+    """The source; or the signature and what is known. `inspect` finds a cell's functions, but no class of a cell."""
+    if source := "" if inspect.ismodule(value) else _attempt(lambda: inspect.getsource(value), ""):
         return source.rstrip()
     signature = _attempt(lambda: str(inspect.signature(value)), "")
-    return f"{value.__name__}{signature}\n{_first_line(value)}".rstrip()
-
-
-def _read_class_of_a_cell(kind: type) -> str | None:
-    """A cell's module has no file, so that `inspect` does not find its classes; their methods know where they are."""
-    for method in filter(inspect.isfunction, vars(kind).values()):
-        source = "".join(linecache.getlines(method.__code__.co_filename))
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.ClassDef) and node.name == kind.__name__:
-                return ast.get_source_segment(source, node)
-    return None
-
-
-def _first_line(value: Any) -> str:
-    return _shorten(_attempt(lambda: inspect.getdoc(value).strip().split("\n")[0], ""), LINE_LENGTH)
+    summary = _shorten(_attempt(lambda: inspect.getdoc(value).strip().split("\n")[0], ""), LINE_LENGTH)
+    parts = vars(value).values() if isinstance(value, type) else ()
+    methods = [_attempt(lambda part=part: inspect.getsource(part), "") for part in parts if inspect.isfunction(part)]
+    return "\n".join([f"{value.__name__}{signature}", summary, *methods]).rstrip()
 
 
 def _draft_error(error: BaseException) -> _Draft:
@@ -423,7 +381,7 @@ def _draft_error(error: BaseException) -> _Draft:
     steps = [(0, 0, False, short), (1, 0, False, short), (1, 2, False, short)]
     steps += [(n, 2, True, short) for n in range(1, MOST_FRAMES + 1)] + [(MOST_FRAMES, 2, True, message)]
     texts = list(dict.fromkeys(write(*step) for step in steps))
-    return _Draft(short, len(texts) - 1, texts.__getitem__)
+    return short, len(texts) - 1, texts.__getitem__
 
 
 def _say_error(error: BaseException) -> str:
@@ -455,17 +413,16 @@ def _write_frame(frame: types.FrameType, line: int, around: int) -> str:
     code = frame.f_code
     place = "" if _CELL_FILE.search(code.co_filename) else f"{os.path.basename(code.co_filename)}, "
     inside = "" if code.co_name.startswith("<") else f", in {code.co_name}"
-    lines = dict(enumerate(linecache.getlines(code.co_filename, frame.f_globals), 1))
-    numbers = [n for n in range(line - around, line + around + 1) if n in lines]
-    shown = [f"{'>' if n == line else ' '} {n} | {_shorten(lines[n].rstrip(), LINE_LENGTH)}" for n in numbers]
+    lines = enumerate(linecache.getlines(code.co_filename, frame.f_globals), 1)
+    near = [(n, _shorten(text.rstrip(), LINE_LENGTH)) for n, text in lines if abs(n - line) <= around]
+    shown = [f"{'>' if n == line else ' '} {n} | {text}" for n, text in near]
     return "\n".join([f"{place}line {line}{inside}:", *shown])
 
 
 def _attempt(do: Callable[[], Any], otherwise: Any) -> Any:
-    """What it gives; or something else where a user's object raises, or a library's that is broken."""
     try:
         return do()
-    except Exception:
+    except Exception:  # a user's object raises whatever it likes, and a library's may be broken
         return otherwise
 
 
@@ -477,8 +434,7 @@ def _say_briefly(value: Any, depth: int = 3) -> str:
     """A repr on one line, bounded in depth and width: a list that contains itself has an end too."""
     kind = type(value)
     if issubclass(kind, (str, bytes, bytearray)):
-        start = str.__str__(value)[:200] if issubclass(kind, str) else value[:200]
-        return _say(start) + "…" * (len(value) > 200)
+        return _say((str.__str__(value) if issubclass(kind, str) else value)[:200]) + "…" * (len(value) > 200)
     if is_mapping := issubclass(kind, dict):
         value = dict.items(value)
     elif kind not in _BRACKETS:
@@ -529,11 +485,14 @@ def _number_of(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def _size(frame: Any) -> str:
+    return f" of {_number_of(frame.shape[0], 'row')} and {_number_of(frame.shape[1], 'column')}"
+
+
 def _with_article(noun: str) -> str:
     return f"an {noun}" if noun[:1] in "aeiouAEIOU" else f"a {noun}"
 
 
 def _is_from(kind: type, module: str, *names: str) -> bool:
     """Whether it is one of a library's types; the library is not loaded for that."""
-    found = [getattr(sys.modules.get(module), name, None) for name in names]
-    return any(isinstance(one, type) and issubclass(kind, one) for one in found)
+    return issubclass(kind, tuple(getattr(sys.modules.get(module), name, ()) for name in names))

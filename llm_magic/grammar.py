@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_magic.choices import check_choices
 from llm_magic.errors import OptionError, nearest
+from llm_magic.given import GIVEN_TOKENS, read_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,16 @@ def _identifier(text: str) -> str:
     return text
 
 
+def _choices(text: str) -> tuple[str, ...]:
+    return check_choices([choice.strip() for choice in text.split(",")])
+
+
+def _place(text: str) -> str:
+    if text not in ("next", "replace"):
+        raise OptionError(f"{text!r} is no place for code", "give next (a new cell) or replace (this one)")
+    return text
+
+
 SAMPLING_OPTIONS = (
     Option(("-T", "--temperature"), "temperature", "0 takes the best token always", _number, "X", True),
     Option(("--top-k",), "top_k", "keep the N best tokens; 0 is off", _whole, "N", True),
@@ -76,15 +88,41 @@ DRY_RUN = Option(("--dry-run",), "dry_run", "show the exact prompt and its token
 NO_STREAM = Option(("--no-stream",), "no_stream", "show the answer when it is complete")
 SAMPLES = Option(("--samples",), "samples", "N answers side by side, decoded together", _whole, "N")
 UI = Option(("--ui",), "ui", "keep the answer alive, with the sampling panel above it")
+CHOICES = Option(("--choices",), "choices", "how likely each answer is, exactly; nothing is sampled", _choices, "A,B,…")
+REGEX = Option(("--regex",), "regex", "the answer matches a regular expression", str, "R")
+SCHEMA = Option(
+    ("--schema",), "schema", 'the answer is JSON: "name, age int, tags list", a schema, variable or file', str, "S"
+)
+GRAMMAR = Option(
+    ("--grammar",), "grammar", "the answer follows a grammar (llguidance's Lark), or that of a file", str, "G"
+)
+WITH = Option(
+    ("--with",), "given", "tell the model of variables, cells, the last error: df,In[3],Out[4],Err", read_names, "X,…"
+)
+BUDGET = Option(("--budget",), "budget", f"tokens for what --with tells ({GIVEN_TOKENS:,})", _whole, "N")
+INSERT = Option(("--insert",), "insert", "put code into a cell, `next` or `replace`; it is not run", _place, "WHERE")
+DROP_OLDEST = Option(("--drop-oldest",), "drop_oldest", "leave out the oldest turns where the context is full")
+TEMPLATE = Option(("-t", "--template"), "template", "a saved prompt with its options", str, "NAME")
+TO = Option(("--to",), "to", "the language to translate to", str, "LANGUAGE")
+QUESTION = Option(("--question",), "question", "rank the lines of the text as answers to it", str, "TEXT")
+FIND = Option(("-q", "--find"), "find", "those in which all words of TEXT occur", str, "TEXT")
+CLEAR = Option(("--clear",), "clear", "delete all of it")
+COUNT_RECORDS = Option(("-k",), "k", "how many to list (20)", _whole, "N")
 COUNT = Option(("-k",), "k", "how many tokens to list", _whole, "N")
 
 SHOWING = (OUT, QUIET, PROBS)
-GENERATING = (MODEL, SYSTEM, CHAT, CONTINUE, SAMPLES, *SAMPLING_OPTIONS, *SHOWING, RAW, NO_STREAM, DRY_RUN, UI)
+FORMS = (REGEX, SCHEMA, GRAMMAR)
+GIVING = (WITH, BUDGET, DRY_RUN)
+TALKING = (CHAT, CONTINUE, DROP_OLDEST)
+COMMON = (MODEL, SYSTEM, *SAMPLING_OPTIONS, *SHOWING, NO_STREAM, UI)
+GENERATING = (*COMMON, *TALKING, *GIVING, CHOICES, *FORMS, SAMPLES, TEMPLATE, RAW)
 
 TAKES_NOTHING, TAKES_MODEL, TAKES_VERB, TAKES_TEXT, TAKES_PROMPT = "nothing", "model", "verb", "text", "prompt"
 # a variable of the notebook, or none; two of them; an index and a token's text
 TAKES_NAME, TAKES_TWO_NAMES, TAKES_BRANCH = "name", "two names", "branch"
 TAKES_SWITCH = "switch"  # on, off, or nothing
+TAKES_SUBJECT = "subject"  # a variable, a cell, a word, or nothing; any text as a cell's body
+TAKES_NUMBER = "number"  # of a record, or nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +138,7 @@ class Verb:
     help: str
     run: Callable[..., Any]
     options: tuple[Option, ...] = ()
+    note: str = ""  # what its own help says more
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +182,7 @@ def read_command(line: str, body: str | None, verbs: Mapping[str, Verb]) -> Comm
 
 def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb]) -> Command | None:
     """The command, or None where what follows does not parse as the verb's arguments."""
-    takes_text = verb.takes in (TAKES_TEXT, TAKES_PROMPT)
+    takes_text = verb.takes in (TAKES_TEXT, TAKES_PROMPT) or (verb.takes == TAKES_SUBJECT and body is not None)
     if not takes_text and body is not None:
         return None
     try:
@@ -154,16 +193,21 @@ def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb
         return None  # a sentence that begins with the word
     if takes_text:
         command = _plain(text, body, options, is_raw=verb.takes == TAKES_TEXT or verb.name == "text")
-        notes = () if verb.takes == TAKES_PROMPT else (_verb_note(verb, rest),)
+        notes = () if verb.takes in (TAKES_PROMPT, TAKES_SUBJECT) else (_verb_note(verb, rest),)
         return Command(verb, command.text, options, notes if body is None else ())
     if verb.takes == TAKES_NOTHING:
         return None if text else Command(verb, "", options)
     if verb.takes == TAKES_SWITCH:
         return Command(verb, text, options) if text in ("", "on", "off") else None
+    if verb.takes == TAKES_NUMBER:
+        return Command(verb, text, options) if re.fullmatch(r"\d*", text) else None
+    if verb.takes == TAKES_SUBJECT:
+        return Command(verb, text, options) if re.fullmatch(r"(\w+(\.\w+|\[[^\[\]]*\])*)?", text) else None
     if verb.takes in (TAKES_NAME, TAKES_TWO_NAMES):
         names = text.split()
         is_enough = len(names) == 2 if verb.takes == TAKES_TWO_NAMES else len(names) < 2
-        return Command(verb, text, options) if is_enough and all(map(str.isidentifier, names)) else None
+        is_name = _is_name_or_number if verb.takes == TAKES_TWO_NAMES else str.isidentifier
+        return Command(verb, text, options) if is_enough and all(map(is_name, names)) else None
     if verb.takes == TAKES_BRANCH:
         return Command(verb, text, options) if re.match(r"-?\d+\s+\S", text) else None
     try:
@@ -175,6 +219,10 @@ def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb
     if verb.takes == TAKES_VERB and word and word not in verbs and not _typo_of(word, verbs):
         return None
     return Command(verb, word, options)
+
+
+def _is_name_or_number(word: str) -> bool:
+    return word.isidentifier() or re.fullmatch(r"\d+|Out\[\d+\]", word) is not None
 
 
 def _verb_note(verb: Verb, rest: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 from weakref import WeakValueDictionary
 
 with warnings.catch_warnings():
@@ -13,8 +13,9 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     import torch  # noqa: F401
 
+from llm_magic import tasks
 from llm_magic.backends.local import PREFIX_CACHE_BYTES, LocalBackend
-from llm_magic.backends.stream import Batch, Stream
+from llm_magic.backends.stream import Batch, Stream, finish
 from llm_magic.choices import Choices, Ranking, check_choices
 from llm_magic.errors import GenerationInterrupted, OptionError, nearest
 from llm_magic.form import make_form
@@ -31,35 +32,17 @@ from llm_magic.generation import (
     replace_sampling,
     suit_form,
 )
-from llm_magic.given import Given, describe_all, join_given
-from llm_magic.progress import show_progress
+from llm_magic.given import GIVEN_TOKENS, Given, describe_all, failing_source, join_given
+from llm_magic.history import Record
+from llm_magic.options import PromptOptions
+from llm_magic.progress import finish_steps, show_progress
+from llm_magic.records import open_history, read_prompt_parts
 from llm_magic.rows import Result, Run, give_back, read_rows
 from llm_magic.weights import store
 from llm_magic.weights.load import load_model
 
 MODES = ("ask", "text", "code")
-GIVEN_TOKENS = 1000  # what is described of the user's values before a prompt
 Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
-
-
-class PromptOptions(TypedDict, total=False):
-    """What a prompt may be made with: as in `LLM.__call__`, and the fields of `Sampling`."""
-
-    mode: str | None
-    system: str | None
-    history: Sequence[Message]
-    given: Mapping[str, Any] | None
-    regex: str | None
-    schema: Any
-    grammar: str | None
-    repetition_penalty: float
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    max_tokens: int
-    stop: str | Sequence[str]
-    seed: int
 
 
 def load(
@@ -169,7 +152,7 @@ class LLM:
 
         An object says itself what it is by a method `_repr_llm_()`. What was left out is said.
         """
-        return describe_all(values, budget_tokens, lambda text: len(self._backend.tokenizer.encode(text)))
+        return describe_all(values, budget_tokens, self.count_tokens)
 
     def samples(self, prompt: str, n: int, **options: Unpack[PromptOptions]) -> Samples:
         """`n` generations of one prompt, decoded together; the i-th is the single run with sample i.
@@ -194,9 +177,12 @@ class LLM:
 
         Raises for a choice that is empty or stands twice. One whose tokens begin another's is weighed without that.
         """
+        return self.choose_behind(self.prompt(prompt, **options), choices)
+
+    def choose_behind(self, prompt: Prompt, choices: Sequence[str]) -> Choices:
+        """`choose` behind a prompt made by `prompt()`."""
         texts = check_choices(choices)
-        made = self._backend.check_room(self.prompt(prompt, **options), texts)
-        return next(self._backend.weigh([made], texts))
+        return next(self._backend.weigh([self._backend.check_room(prompt, texts)], texts))
 
     def rank(self, question: str, answers: Sequence[str], **options: Unpack[PromptOptions]) -> Ranking:
         """Whole answers to a question, the most likely first, each with the probability of its tokens behind it."""
@@ -254,14 +240,82 @@ class LLM:
             warnings.warn(run.describe_problems(), stacklevel=2)
         return give_back(items, run, choices is not None, form is not None)
 
+    def code(
+        self, prompt: str, namespace: Mapping[str, Any] | None = None, **options: Unpack[PromptOptions]
+    ) -> Generation:
+        """Python code; it is never run. Given a namespace (`globals()`), `.problems` names what exists nowhere."""
+        return finish(self.start(self.prompt(prompt, **{"mode": "code"} | options), namespace=namespace))
+
+    def fix(
+        self,
+        code: str,
+        error: BaseException | None = None,
+        namespace: Mapping[str, Any] | None = None,
+        **options: Unpack[PromptOptions],
+    ) -> Generation:
+        """Code with its mistake corrected, given the error that it raised."""
+        failure = self.describe({"Err": error})[0].text if error is not None else None
+        return self.code(tasks.ask_correction(code, failure), namespace, **options)
+
+    def explain(self, subject: str | BaseException, **options: Unpack[PromptOptions]) -> Generation:
+        """What code does, why an error came, or what a text means."""
+        return self(self.ask_explanation(subject), **options)
+
+    def ask_explanation(self, subject: str | BaseException) -> str:
+        """The prompt of `explain`: an error with the code that raised it, code, or any other text."""
+        if isinstance(subject, BaseException):
+            return tasks.ask_why(failing_source(subject), self.describe({"Err": subject})[0].text)
+        return tasks.ask_explanation(subject, tasks.is_code(subject))
+
+    def summarize(
+        self, text: str, *, track: Track | None = show_progress, **options: Unpack[PromptOptions]
+    ) -> Generation:
+        """A summary. A text longer than the context is summarised in parts, and these summaries again, as often as it
+        takes; `track` shows each pass."""
+        return self(tasks.ask_summary(self.condense(text, track)), **options)
+
+    def condense(self, text: str, track: Track | None = show_progress) -> str:
+        """The text, or summaries of its parts where it is too long to be summarised at once."""
+        room_tokens = (
+            self._backend.context_tokens - self.defaults.max_tokens - len(self.prompt(tasks.ask_summary(" ")).ids)
+        )
+
+        def summarize(parts: Sequence[str]) -> Generator[float, None, list[str]]:
+            prompts = [self.prompt(tasks.ask_summary(part), max_tokens=tasks.SUMMARY_TOKENS) for part in parts]
+            batch = self._start_batch([(prompt, 0) for prompt in prompts])
+            yield from batch.follow()
+            return [generation.text for generation in batch.generations]
+
+        steps = tasks.condense(text, room_tokens, self.count_tokens, summarize)
+        if self.count_tokens(text) <= room_tokens or track is None:
+            return finish_steps(steps)
+        return track("summarizing parts", steps)
+
+    def translate(
+        self, text: str, to: str, *, track: Track | None = show_progress, **options: Unpack[PromptOptions]
+    ) -> Generation | tasks.Parts:
+        """The text in another language (`to="French"`); a long one in parts, at the seams of its paragraphs."""
+        parts = tasks.split_text(text, tasks.TRANSLATION_PART_TOKENS, self.count_tokens)
+        if len(parts) < 2:
+            return self(tasks.ask_translation(text, to), **options)
+        made = self.map("{text}", [tasks.ask_translation(part.strip(), to) for part in parts], track=track, **options)
+        return tasks.Parts(tuple(made), tasks.separators_of(parts))
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a raw text has."""
+        return len(self._backend.tokenizer.encode(text))
+
     def _start_batch(self, prompts: Sequence[tuple[Prompt, int]]) -> Batch:
         # the batch fills the streams: none of them runs by itself
         streams = [Stream(lambda stream: iter(()), made, made.sampling, i, maker=self) for made, i in prompts]
         return Batch(self._backend.run_batch, streams)
 
-    def start(self, prompt: Prompt, sample: int = 0) -> Stream:
-        """Generate behind a prompt made by `prompt()`, with the settings it holds."""
-        return Stream(self._backend.run, prompt, prompt.sampling, sample, maker=self)
+    def start(self, prompt: Prompt, sample: int = 0, namespace: Mapping[str, Any] | None = None) -> Stream:
+        """Generate behind a prompt made by `prompt()`, with the settings it holds.
+
+        Code is checked against the names of a namespace: `.problems` of the generation.
+        """
+        return Stream(self._backend.run, prompt, prompt.sampling, sample, maker=self, namespace=namespace)
 
     @property
     def has_infill(self) -> bool:
@@ -296,12 +350,19 @@ class LLM:
         """The ids and pieces that a raw text is cut into; it may be longer than the context."""
         return self._backend.tokenize(text)
 
-    def replay(self, generation: Generation) -> Generation:
+    def replay(self, generation: Generation | Record) -> Generation:
         """Generate again: the same prompt, each token with the settings and seed that it had, or put there again.
 
-        Raises where the stop texts changed on the way: no single run gives that.
+        Of a record of the history, the same prompt with the settings that it ended with. Raises where the stop texts
+        changed on the way: no single run gives that.
         """
+        if isinstance(generation, Record):
+            return finish(self.start(self.read_prompt(generation), generation.extra.get("sample", 0)))
         return finish(self.start_replay(generation))
+
+    def history(self, term: str = "", limit: int = 20) -> list[Record]:
+        """What was asked with `%llm` on this machine and in what all words of `term` occur, the newest first."""
+        return open_history().find(term, limit)
 
     def start_replay(self, generation: Generation) -> Stream:
         """`replay`, token by token."""
@@ -316,6 +377,20 @@ class LLM:
             maker=self,
             script=generation,
         )
+
+    def read_prompt(self, record: Record) -> Prompt:
+        """The prompt of a record of the history. Raises where a secret was removed from it."""
+        return self._backend.restore_prompt(**read_prompt_parts(record))
+
+    def read_pieces(self, ids: Sequence[int]) -> list[str]:
+        """The texts of single tokens."""
+        return list(self._backend.tokenizer.pieces(ids))
+
+    def restore(self, record: Record) -> Generation:
+        """A record's answer with the probabilities that this model gives its tokens; nothing is sampled."""
+        prompt = self.read_prompt(record)
+        settings = replace_sampling(prompt.sampling, {"max_tokens": max(1, len(record.token_ids)), "stop": ()})
+        return finish(Stream(self._backend.run, prompt, settings, maker=self, forced_ids=record.token_ids))
 
     def start_again(self, generation: Generation, settings: Sampling) -> Stream:
         """Generate behind the same prompt, with settings of its own, token by token."""
@@ -418,14 +493,3 @@ def _check_index(generation: Generation, index: int, last: int) -> int:
     if not 0 <= found <= last:
         raise OptionError(f"there is no token {index}", f"the text has {len(generation.tokens)}, counted from 0")
     return found
-
-
-def finish(stream: Stream) -> Generation:
-    """All of a stream. An interrupt raises `GenerationInterrupted` with what came by then."""
-    try:
-        for _ in stream:
-            pass
-    except KeyboardInterrupt:
-        stream.finish_reason = "interrupted"
-        raise GenerationInterrupted(stream.generation) from None
-    return stream.generation

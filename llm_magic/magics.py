@@ -12,6 +12,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_loca
 from traitlets import Bool, Float, Int, List, Unicode
 
 import llm_magic.widgets  # noqa: F401  the values get their faces
+from llm_magic import templates
 from llm_magic.completion import complete
 from llm_magic.errors import LLMError
 from llm_magic.generation import Sampling
@@ -20,6 +21,7 @@ from llm_magic.inputs import call_prompts
 from llm_magic.interpolate import interpolate
 from llm_magic.notebook import Notebook
 from llm_magic.progress import follow_steps
+from llm_magic.records import describe_result, open_history
 from llm_magic.screens import NotebookScreen, QuietScreen, Screen, TerminalScreen
 from llm_magic.verbs import VERBS
 from llm_magic.verbs.generate import run_prompt
@@ -47,11 +49,13 @@ class LLMMagics(Magics):
     samples = Int(1, help="Show so many answers side by side.").tag(config=True)
     stream = Bool(True, help="Show answers while they are made.").tag(config=True)
     live = Bool(True, help="Stream into a live view where a notebook's page is there.").tag(config=True)
+    history = Bool(True, help="Keep prompts and answers in a file of yours: %llm history.").tag(config=True)
     probs = Bool(False, help="Add a table of each token's probability to every answer.").tag(config=True)
 
     def __init__(self, shell):
         super().__init__(shell=shell)
         self.notebook = Notebook(controls=self)
+        self._is_history_lost = False
         self.observe(lambda change: self.notebook.steer(change["name"], change["new"]), _STEERING)
 
     @needs_local_scope
@@ -66,16 +70,22 @@ class LLMMagics(Magics):
             command = (
                 read_command(line, cell, VERBS) if line.strip() or cell is not None else Command(VERBS["help"], "")
             )
-            return self._carry_out(command, self._without_hidden(self.shell.user_ns | (local_ns or {})))
+            return self._carry_out(command, self._namespace(local_ns or {}))
         except LLMError as error:
             raise UsageError(str(error)) from None
         finally:
             if notebook.latest is not before:
                 self.shell.user_ns["_llm"] = notebook.latest
+                self._record(line if cell is None else f"{line}\n{cell}", notebook.latest)
 
     def _carry_out(self, command: Command, namespace: dict[str, Any]):
         """Run a command with the notebook's defaults, its names filled in; binds and returns its result."""
-        options = dict(command.options)
+        options, saved = dict(command.options), None
+        if "template" in options:
+            saved = templates.load(options.pop("template"))
+            text = "\n\n".join(filter(None, [saved.text, command.text]))
+            options = saved.options | options
+            command = Command(command.verb or VERBS.get(saved.verb), text, options, command.notes)
         verb = command.verb or VERBS["ask"]
         self._take_defaults()
         if not self.stream:
@@ -90,6 +100,10 @@ class LLMMagics(Magics):
             if "system" in options:
                 options["system"], more = interpolate(options["system"], namespace)
                 put_in = tuple(dict.fromkeys((*put_in, *more)))
+        if saved is not None:
+            templates.check_filled(saved, put_in)
+        if verb.run is run_prompt:
+            self.notebook.latest_command, self.notebook.latest_put_in = command, put_in
         notes = command.notes + ((f"put in: {', '.join(put_in)}",) if put_in else ())
         run = command.verb.run if command.verb else run_prompt
         command = Command(command.verb, text, options, notes, namespace)
@@ -100,18 +114,44 @@ class LLMMagics(Magics):
         self.notebook.shown = result
         return result
 
-    def _without_hidden(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Without what IPython put among the user's variables (`exit`, `open`, …)."""
+    def _namespace(self, local_ns: dict[str, Any]) -> dict[str, Any]:
+        """The user's variables, without what IPython put among them (`exit`, `open`, …) but for cells and their
+        results; and the last error."""
         hidden, nothing = self.shell.user_ns_hidden, object()
-        return {name: value for name, value in variables.items() if hidden.get(name, nothing) is not value}
+        error = {} if self.notebook.error is None else {"Err": self.notebook.error}
+        cells = {name: self.shell.user_ns[name] for name in ("In", "Out") if name in self.shell.user_ns}
+        variables = self.shell.user_ns | local_ns
+        own = {name: value for name, value in variables.items() if hidden.get(name, nothing) is not value}
+        return error | cells | own
 
     def begin_cell(self, info=None) -> None:
-        """What is remembered of a cell ends with it."""
-        self.notebook.shown, self.notebook.was_interrupted = None, False
+        """A cell runs; a notebook's page tells which."""
+        kernel = getattr(self.shell, "kernel", None)
+        metadata = kernel.get_parent("shell").get("metadata", {}) if kernel is not None else {}
+        self.notebook.begin_cell(metadata.get("cellId"))
+
+    def end_cell(self, result=None) -> None:
+        """A cell has run; what it failed with is the last error, but for what was no more than mistyped."""
+        error = getattr(result, "error_in_exec", None) or getattr(result, "error_before_exec", None)
+        if error is not None and not isinstance(error, UsageError | KeyboardInterrupt):
+            self.notebook.error = error
+
+    def _record(self, question: str, result: Any) -> None:
+        """Keep a result in the history; that it cannot be kept is said once, and ends nothing."""
+        if not self.history or self._is_history_lost:
+            return
+        llm = self.notebook.models.get(self.notebook.latest_model)
+        try:
+            for fields in describe_result(result, question.strip(), "", llm.info.sha256 if llm else None):
+                open_history().add(**fields)
+        except LLMError as error:
+            self._is_history_lost = True
+            print(f"[the history is not kept: {error}]", file=sys.stderr)
 
     def _take_defaults(self) -> None:
         self.notebook.default_model = self.model or None
         self.notebook.system = self.system or None
+        self.notebook.keeps_history = self.history
         names = [option.name for option in SAMPLING_OPTIONS]
         self.notebook.default_sampling = {name: getattr(self, name) for name in names}
         if self.fresh_seed:
@@ -152,6 +192,7 @@ class Hooks:
         if sys.displayhook is shell.displayhook:  # the cell that loads the extension is running
             sys.displayhook = self.display
         shell.events.register("pre_run_cell", self.magics.begin_cell)
+        shell.events.register("post_run_cell", self.magics.end_cell)
         for word in _COMPLETED:
             shell.set_hook("complete_command", self.complete, str_key=word)
         shell.set_hook("complete_command", self.complete, re_key=_ASSIGNED)
@@ -174,6 +215,7 @@ class Hooks:
         if sys.displayhook == self.display:
             sys.displayhook = shell.displayhook
         shell.events.unregister("pre_run_cell", self.magics.begin_cell)
+        shell.events.unregister("post_run_cell", self.magics.end_cell)
         if kernel := getattr(shell, "kernel", None):
             kernel.comm_manager.unregister_target(BRANCH_TARGET, self.open_branch)
         if self.magics.notebook.ghost is not None:

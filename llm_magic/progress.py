@@ -69,3 +69,12 @@ def format_bar(label: str, share: float, elapsed_s: float) -> str:
     # an early estimate is a guess: none is better
     left = f" {elapsed_s * (1 - share) / share:.0f} s left" if share > 0.1 and elapsed_s > 1 else ""
     return f"{label} {share:4.0%} {bar}{left}".ljust(79)
+
+
+def finish_steps(steps: Generator[float, None, Value]) -> Value:
+    """The value of a generator, which nobody watches."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from IPython import get_ipython
 from IPython.display import display
 
 from llm_magic.errors import OptionError
@@ -117,6 +118,10 @@ class NotebookScreen:
         """Show a widget."""
         display(widget)
 
+    def insert(self, code: str, is_replacing: bool) -> None:
+        """Put code into a new cell below, or into the running one; it is not run."""
+        _insert(code, is_replacing)
+
     def show_probabilities(self, value: Any) -> None:
         """Show a table of a text's tokens."""
         text, html = answer.render_probabilities_text(value), answer.render_probabilities_html(value)
@@ -199,6 +204,10 @@ class TerminalScreen:
     def show_widget(self, widget: Any) -> None:
         """Never reached: none is made."""
 
+    def insert(self, code: str, is_replacing: bool) -> None:
+        """Put code where the next input is typed; it is not run."""
+        _insert(code, is_replacing)
+
     def _write_sample(self, generation: Generation, render: Callable[[Token], str]) -> None:
         self._write(self._dim(columns.name_sample(generation)) + "\n")
         self._write(self._dim(answer.show_controls(answer.continued_text(generation.prompt))))
@@ -258,6 +267,9 @@ class QuietScreen:
     def show_widget(self, widget: Any) -> None:
         pass
 
+    def insert(self, code: str, is_replacing: bool) -> None:
+        _insert(code, is_replacing)
+
     def show_probabilities(self, value: Any) -> None:
         pass
 
@@ -266,6 +278,10 @@ class QuietScreen:
 
 
 Screen = NotebookScreen | TerminalScreen | QuietScreen
+
+
+def _insert(code: str, is_replacing: bool) -> None:
+    get_ipython().set_next_input(code, replace=is_replacing)
 
 
 def _refuse_widgets(are_asked_for: bool) -> None:

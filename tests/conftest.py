@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,4 @@ def home(tmp_path, monkeypatch) -> Path:
 
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ["LLM_MAGIC_DATA"] = tempfile.mkdtemp(prefix="llm-magic-data-")  # not the history of who runs the tests

@@ -152,7 +152,7 @@ def test_a_value_that_cannot_be_written_is_an_error():
 @pytest.mark.parametrize("line, expected", [
     ("%llm mod", ["models"]),
     ("%%llm co", ["code", "continue", "complete"]),
-    ("%llm --te", ["--temperature"]),
+    ("%llm --temp", ["--temperature", "--template"]),
     ("%llm next -", ["-m", "--model", "-o", "--out", "--quiet", "--raw", "-k"]),
     ("%llm -m sm", ["smollm2-135m"]),
     ("%llm load ", ["smollm2-135m"]),

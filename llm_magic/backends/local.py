@@ -116,6 +116,20 @@ class LocalBackend:
         pieces = self.tokenizer.pieces(ids)
         return Prompt(text, tuple(ids), pieces, mode, self.loaded.name, self.context_tokens, messages, sampling, form)
 
+    def restore_prompt(
+        self,
+        text: str,
+        ids: list[int],
+        mode: str,
+        sampling: Sampling,
+        messages: tuple[Message, ...] = (),
+        form: Form | None = None,
+    ) -> Prompt:
+        """A prompt from what was kept of it."""
+        if not all(0 <= token_id < self.decoder.config.vocabulary_tokens for token_id in ids):
+            raise OptionError(f"the prompt has ids that {self.loaded.name} lacks", "load the model that made it")
+        return self._to_prompt(text, ids, mode, sampling, messages, form)
+
     @property
     def has_infill(self) -> bool:
         """Whether the model was trained to write between two texts."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llm_magic.engine.generate import Order
+from llm_magic.errors import GenerationInterrupted
 from llm_magic.generation import Generation, Maker, Prompt, Sampling, Token, replace_sampling
+from llm_magic.pycode import Problem, find_problems
 
 if TYPE_CHECKING:
     from llm_magic.text.constrain import Constraint
@@ -19,6 +21,7 @@ class Stream:
     a signal handler: the generation ends before its next token, as `interrupted`; or goes on under other settings.
 
     `given` are tokens that are there already, `forced_ids` those that come first, whatever the model would choose.
+    Code is checked against a `namespace` when it is done.
     A replay follows a `script`: each token is chosen with the settings, or forced, as it was; it ends where that did.
     """
 
@@ -32,6 +35,7 @@ class Stream:
         maker: Maker | None = None,
         forced_ids: Sequence[int] = (),
         script: Generation | None = None,
+        namespace: Mapping[str, Any] | None = None,
     ):
         self.prompt, self.sampling, self.sample, self.maker = prompt, sampling, sample, maker
         self.tokens = list(given)
@@ -47,6 +51,7 @@ class Stream:
         self.prefill_ms = 0.0
         self.decode_ms = sum(token.ms or 0.0 for token in given)
         self.is_stopped = False
+        self._namespace = namespace
         self.constraint: Constraint | None = None  # of the prompt's form, once the backend has begun
         self._iterator = run(self)
 
@@ -105,7 +110,25 @@ class Stream:
             prefill_ms=self.prefill_ms,
             decode_ms=self.decode_ms,
             maker=self.maker,
+            problems=self._find_problems(),
         )
+
+    def _find_problems(self) -> tuple[Problem, ...]:
+        """What is wrong with code that is there as far as it goes."""
+        if self._namespace is None or self.finish_reason == "interrupted":
+            return ()
+        return find_problems("".join(token.text for token in self.tokens), self._namespace)
+
+
+def finish(stream: Stream) -> Generation:
+    """All of a stream. An interrupt raises `GenerationInterrupted` with what came by then."""
+    try:
+        for _ in stream:
+            pass
+    except KeyboardInterrupt:
+        stream.finish_reason = "interrupted"
+        raise GenerationInterrupted(stream.generation) from None
+    return stream.generation
 
 
 class Batch:

@@ -7,6 +7,7 @@ Grammar-constrained decoding: of all tokens only those stay that some text of th
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from collections import OrderedDict
@@ -71,7 +72,11 @@ class Constrainer:
         return constraint
 
     def _compile(self, form: Form) -> LLMatcher:
-        matcher = self._match(form)
+        matcher = self._match(
+            dataclasses.replace(form, source=narrow_digits(form.source)) if form.kind == "regex" else form
+        )
+        if isinstance(matcher, str):
+            matcher = self._match(form)  # so that the place of an error is that in what was written
         if isinstance(matcher, str):
             raise OptionError(*_EXPLAIN[form.kind](self, form, matcher))
         return matcher
@@ -143,6 +148,24 @@ _EXPLAIN = {
     "schema": Constrainer._explain_schema,
     "grammar": Constrainer._explain_grammar,
 }
+
+
+def narrow_digits(regex: str) -> str:
+    r"""A regex in which `\d` is a digit from 0 to 9, as is mostly meant: else a model may write those of any script.
+
+    >>> print(narrow_digits(r"\d{4}[\d.]\\d"))
+    [0-9]{4}[0-9.]\\d
+    """
+    narrowed, in_class = [], False
+    for piece in re.findall(r"\\.|.", regex, re.DOTALL):
+        if piece == "\\d":
+            piece = "0-9" if in_class else "[0-9]"
+        elif piece == "[":
+            in_class = True
+        elif piece == "]":
+            in_class = False
+        narrowed.append(piece)
+    return "".join(narrowed)
 
 
 def _first_line(text: str) -> str:

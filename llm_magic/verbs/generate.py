@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import re
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from llm_magic.errors import OptionError
-from llm_magic.generation import Generation, Prompt, Samples, replace_sampling
+from llm_magic.chats import Place
+from llm_magic.choices import Choices
+from llm_magic.errors import ContextOverflow, OptionError
+from llm_magic.generation import Generation, Prompt, Samples, replace_sampling, suit_form
+from llm_magic.given import GIVEN_TOKENS, find, join_given
 from llm_magic.grammar import (
     GENERATING,
+    INSERT,
     NO_STREAM,
     SAMPLING_OPTIONS,
     SHOWING,
@@ -21,6 +29,7 @@ from llm_magic.grammar import (
 )
 from llm_magic.interrupts import interrupt_calls
 from llm_magic.notebook import Notebook
+from llm_magic.pycode import strip_fences
 from llm_magic.screens import Screen
 
 if TYPE_CHECKING:
@@ -36,60 +45,150 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
         raise OptionError("the prompt is empty", "write what the model shall answer or continue; %llm help tells more")
     llm = notebook.model(options.get("model"), screen.track)
     chat = options.get("chat")
-    history = notebook.history(chat, options.get("continue_", False))
-    settings = replace_sampling(notebook.defaults, command.sampling)
+    place = notebook.find_place(chat, options.get("continue_", False))
+    form = _read_form(command)
+    settings = replace_sampling(suit_form(notebook.defaults) if form else notebook.defaults, command.sampling)
     is_raw = (mode or ("ask" if llm.is_chat else "text")) == "text"
-    system = options.get("system", None if history or is_raw else notebook.system)
-    prompt = llm.prompt(command.text, mode=mode, system=system, history=history, **dataclasses.asdict(settings))
+    given, notes = describe_given(llm, command)
+    text, notes = given + command.text, (*command.notes, *notes)
+
+    def make(place: Place) -> Prompt:
+        system = options.get("system", None if place.before or is_raw else notebook.system)
+        values = form | dataclasses.asdict(settings)
+        return llm.prompt(text, mode=mode, system=system, history=place.messages, **values)
+
+    prompt, place, more = _fit(make, place, options.get("drop_oldest", False))
+    notes += more
+    if "choices" in options:
+        return _weigh(notebook, screen, llm, prompt, command, notes)
     if options.get("dry_run"):
-        screen.show(prompt, (*command.notes, "nothing was generated"))
+        screen.show(prompt, (*notes, "nothing was generated"))
         return prompt
-    notes = command.notes
-    if n_turns := sum(message.role == "user" for message in history):
-        notes += (f"{n_turns} earlier {'turn is' if n_turns == 1 else 'turns are'} in the context",)
-    notebook.begin_prompt(options.get("model"), chat)
+    notebook.begin_prompt(options.get("model"), chat, place)
     if options.get("samples", 1) != 1:
         return _follow_samples(notebook, screen, command, llm.start_samples(prompt, options["samples"]), notes)
-    return _follow(notebook, screen, command, llm.start(prompt), notes)
+    stream = llm.start(prompt, namespace=command.namespace if mode == "code" else None)
+    generation = follow(notebook, screen, command, stream, notes)
+    insert_code(screen, command, generation)
+    return generation
+
+
+def insert_code(screen: Screen, command: Command, generation: Generation) -> None:
+    """Put code into a cell, where that was asked for. It is not run."""
+    where, code = command.options.get("insert"), strip_fences(generation.text)
+    if where and code:
+        screen.insert(code, where == "replace")
+
+
+def _read_form(command: Command) -> dict[str, Any]:
+    """The form that the options ask for; a schema or grammar may be a variable of the notebook or a file."""
+    form = {name: command.options[name] for name in ("regex", "schema", "grammar") if name in command.options}
+    for name in form.keys() - {"regex"}:
+        word = form[name]
+        if word in command.namespace and not isinstance(command.namespace[word], types.ModuleType):
+            form[name] = command.namespace[word]
+        elif re.fullmatch(r"[^\n{}]+\.(json|lark|gbnf|txt)", word):
+            try:
+                form[name] = Path(word).expanduser().read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise OptionError(f"{word} cannot be read ({error})", f"give the {name} itself, or a file") from None
+    return form
+
+
+def describe_given(llm: LLM, command: Command) -> tuple[str, tuple[str, ...]]:
+    """What `--with` puts before the prompt, and how many tokens it takes."""
+    names = command.options.get("given", ())
+    if not names:
+        return "", ()
+    budget_tokens = command.options.get("budget", GIVEN_TOKENS)
+    values = {name: find(name, command.namespace) for name in names}
+    parts = llm.describe(values, budget_tokens)
+    n_tokens = sum(part.tokens for part in parts)
+    told = ", ".join(f"{part.name} {part.tokens:,}{' (cut)' if part.is_cut else ''}" for part in parts)
+    note = f"given: {told}; {n_tokens:,} of {budget_tokens:,} tokens (--budget)"
+    return f"{join_given(parts)}\n\n", (note,)
+
+
+def _fit(make: Callable[[Place], Prompt], place: Place, may_drop: bool) -> tuple[Prompt, Place, tuple[str, ...]]:
+    """The prompt in its conversation; where it is too long, without the oldest turns, if that was asked for."""
+    notes, n_dropped = (), 0
+    while True:
+        try:
+            prompt = make(place.without_oldest(n_dropped))
+        except ContextOverflow as error:
+            if not place.before[n_dropped:]:
+                raise
+            if not may_drop:
+                raise ContextOverflow(
+                    error.problem, "--drop-oldest leaves out the oldest turns; or begin another --chat"
+                ) from None
+        else:
+            needed_tokens = min(prompt.sampling.max_tokens, prompt.context_tokens // 4)
+            if not may_drop or not place.before[n_dropped:] or prompt.room_tokens >= needed_tokens:
+                break
+        n_dropped += 1
+    place = place.without_oldest(n_dropped)
+    if n_dropped:
+        notes += (f"the oldest {_count(n_dropped, 'turn')} dropped: the context is full",)
+    if n_turns := len(place.before):
+        notes += (f"{n_turns} earlier {'turn is' if n_turns == 1 else 'turns are'} in the context",)
+    if place.n_replaced:
+        after = f"; {_count(len(place.after), 'later turn')} left as they were" if place.after else ""
+        notes += (f"this cell's earlier {'turn is' if place.n_replaced == 1 else 'turns are'} replaced{after}",)
+    return prompt, place, notes
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' if n != 1 else ''}"
+
+
+def _weigh(
+    notebook: Notebook, screen: Screen, llm: LLM, prompt: Prompt, command: Command, notes: tuple[str, ...]
+) -> Choices | Prompt:
+    """How likely each of the given answers is."""
+    choices = list(command.options["choices"])
+    if prompt.mode == "text" and not prompt.text[-1:].isspace():
+        choices = [f" {choice}" if choice[:1].isalnum() else choice for choice in choices]  # a word behind a word
+    if command.options.get("dry_run"):
+        screen.show(prompt, (*notes, f"choices: {', '.join(choices)}; nothing was computed"))
+        return prompt
+    value = llm.choose_behind(prompt, choices)
+    notebook.remember(value)
+    screen.show(value, notes)
+    return value
 
 
 def retry(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     """The latest prompt again, with the next seed, or with the options given."""
-    latest, llm = _latest(notebook, screen)
+    latest, llm = find_latest(notebook, screen)
     fresh = {"seed": latest.sampling.seed + 1, "max_tokens": latest.prompt.sampling.max_tokens}
     settings = replace_sampling(latest.sampling, fresh | command.sampling)
-    return _follow(notebook, screen, command, llm.start_again(latest, settings), command.notes)
+    return follow(notebook, screen, command, llm.start_again(latest, settings), command.notes)
 
 
 def continue_(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     """Go on where the latest generation was cut off."""
-    latest, llm = _latest(notebook, screen)
+    latest, llm = find_latest(notebook, screen)
     changes = {"max_tokens": notebook.defaults.max_tokens} | command.sampling
-    return _follow(notebook, screen, command, llm.start_from(latest, **changes), command.notes)
-
-
-def replay(notebook: Notebook, command: Command, screen: Screen) -> Generation:
-    """The latest generation once more, token by token as it was."""
-    latest, llm = _latest(notebook, screen)
-    return _follow(notebook, screen, command, llm.start_replay(latest), command.notes)
+    return follow(notebook, screen, command, llm.start_from(latest, **changes), command.notes)
 
 
 def branch(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     """What the latest generation would have become with another token at an index."""
-    latest, llm = _latest(notebook, screen)
+    latest, llm = find_latest(notebook, screen)
     index, text = command.text.split(maxsplit=1)
     token = _unquote(text)
     standing = latest.tokens[int(index)] if -len(latest.tokens) <= int(index) < len(latest.tokens) else None
     if standing is not None and standing.text.startswith(" ") and token == text:
         token = f" {token}"  # a word in place of a word; quotes keep it as it is
-    return _follow(notebook, screen, command, llm.start_branch(latest, int(index), token, **command.sampling), ())
+    return follow(notebook, screen, command, llm.start_branch(latest, int(index), token, **command.sampling), ())
 
 
 def _unquote(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-def _latest(notebook: Notebook, screen: Screen) -> tuple[Generation, LLM]:
+def find_latest(notebook: Notebook, screen: Screen) -> tuple[Generation, LLM]:
     """The latest generation, and its model: loaded again where it was unloaded."""
     latest = notebook.latest_generation
     if latest is None:
@@ -97,7 +196,7 @@ def _latest(notebook: Notebook, screen: Screen) -> tuple[Generation, LLM]:
     return latest, notebook.model(notebook.latest_model, screen.track)
 
 
-def _follow(notebook: Notebook, screen: Screen, command: Command, stream: Stream, notes: tuple[str, ...]) -> Generation:
+def follow(notebook: Notebook, screen: Screen, command: Command, stream: Stream, notes: tuple[str, ...]) -> Generation:
     """Show a generation while it is made; whatever ends it, what came by then is the latest result."""
     generation = None
     notebook.running.append(stream)
@@ -141,9 +240,8 @@ AGAIN = (*SAMPLING_OPTIONS, *SHOWING, NO_STREAM, UI)
 VERBS = (
     Verb("ask", TAKES_PROMPT, "answer a question", run_prompt, GENERATING),
     Verb("text", TAKES_PROMPT, "continue a raw text, without a chat template", run_prompt, GENERATING),
-    Verb("code", TAKES_PROMPT, "write Python code; it is never run for you", run_prompt, GENERATING),
+    Verb("code", TAKES_PROMPT, "write Python code; it is never run for you", run_prompt, (*GENERATING, INSERT)),
     Verb("retry", TAKES_NOTHING, "the latest prompt again, with the next seed or the options given", retry, AGAIN),
     Verb("continue", TAKES_NOTHING, "go on where the latest answer was cut off", continue_, AGAIN),
-    Verb("replay", TAKES_NOTHING, "the latest answer once more, as it was", replay, (*SHOWING, NO_STREAM, UI)),
     Verb("branch", TAKES_BRANCH, "put another token at an index of the latest answer, and go on", branch, AGAIN),
 )

@@ -14,7 +14,9 @@ from llm_magic.grammar import (
     TAKES_MODEL,
     TAKES_NAME,
     TAKES_NOTHING,
+    TAKES_NUMBER,
     TAKES_PROMPT,
+    TAKES_SUBJECT,
     TAKES_SWITCH,
     TAKES_TEXT,
     TAKES_TWO_NAMES,
@@ -36,13 +38,16 @@ _ARGUMENTS = {
     TAKES_TWO_NAMES: "A B",
     TAKES_BRANCH: "I TOKEN",
     TAKES_SWITCH: "[on|off]",
+    TAKES_SUBJECT: "[NAME|In[n]]",
+    TAKES_NUMBER: "[N]",
 }
 
 
 def describe_verb(verb: Verb) -> str:
     """A verb's help: how it is written, what it does, its options."""
     line = f"%llm {verb.name} {'[options] ' if verb.options else ''}{_ARGUMENTS[verb.takes]}".rstrip()
-    return "\n".join([line, f"    {verb.help}", *_describe_options(verb.options)])
+    note = [f"    {verb.note}"] if verb.note else []
+    return "\n".join([line, f"    {verb.help}", *note, *_describe_options(verb.options)])
 
 
 def describe_all(verbs: Mapping[str, Verb]) -> str:

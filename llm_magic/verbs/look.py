@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from llm_magic.choices import Ranking
 from llm_magic.errors import OptionError
 from llm_magic.generation import Distribution, Prompt, Score
-from llm_magic.grammar import COUNT, MODEL, OUT, PROBS, QUIET, RAW, TAKES_TEXT, Command, Verb
+from llm_magic.grammar import COUNT, MODEL, OUT, PROBS, QUESTION, QUIET, RAW, TAKES_TEXT, Command, Verb
 from llm_magic.notebook import Notebook
 from llm_magic.screens import Screen
 
@@ -25,13 +26,25 @@ def next_(notebook: Notebook, command: Command, screen: Screen) -> Distribution:
     return value
 
 
-def score(notebook: Notebook, command: Command, screen: Screen) -> Score:
-    """The probability of each token of a text."""
+def score(notebook: Notebook, command: Command, screen: Screen) -> Score | Ranking:
+    """The probability of each token of a text; with a question, its lines as answers, ranked."""
+    if "question" in command.options:
+        return _rank(notebook, command, screen)
     value = notebook.model(command.options.get("model"), screen.track).score(_text(notebook, command))
     notebook.remember(value)
     screen.show(value, command.notes)
     if command.options.get("probs"):
         screen.show_probabilities(value)
+    return value
+
+
+def _rank(notebook: Notebook, command: Command, screen: Screen) -> Ranking:
+    answers = [line.strip() for line in command.text.splitlines() if line.strip()]
+    if not answers:
+        raise OptionError("there are no answers to rank", "write each on a line of the cell")
+    value = notebook.model(command.options.get("model"), screen.track).rank(command.options["question"], answers)
+    notebook.remember(value)
+    screen.show(value, command.notes)
     return value
 
 
@@ -47,5 +60,5 @@ LOOKING = (MODEL, OUT, QUIET, RAW)
 VERBS = (
     Verb("tokens", TAKES_TEXT, "how a text is cut into tokens", tokens, LOOKING),
     Verb("next", TAKES_TEXT, "the most likely tokens behind a text", next_, (*LOOKING, COUNT)),
-    Verb("score", TAKES_TEXT, "the probability of each token of a text", score, (*LOOKING, PROBS)),
+    Verb("score", TAKES_TEXT, "the probability of each token of a text", score, (*LOOKING, PROBS, QUESTION)),
 )

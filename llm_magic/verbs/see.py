@@ -6,8 +6,10 @@ from typing import Any
 
 from llm_magic.errors import OptionError
 from llm_magic.generation import Comparison, Generation, Samples, Score
+from llm_magic.given import find
 from llm_magic.grammar import OUT, QUIET, TAKES_NAME, TAKES_NOTHING, TAKES_TWO_NAMES, Command, Verb
 from llm_magic.notebook import Notebook
+from llm_magic.records import open_history
 from llm_magic.screens import Screen
 
 
@@ -33,13 +35,21 @@ def panel(notebook: Notebook, command: Command, screen: Screen) -> Any:
 def diff(notebook: Notebook, command: Command, screen: Screen) -> Comparison:
     """Two generations side by side."""
     names = command.text.split()
-    values = tuple(_find(command, name) for name in names)
+    values = tuple(_find_generation(notebook, command, screen, name) for name in names)
     for name, value in zip(names, values, strict=True):
         if not isinstance(value, Generation):
             raise OptionError(f"{name} is a {type(value).__name__}", "give variables that hold generations")
     comparison = Comparison(values)
     screen.show(comparison)
     return comparison
+
+
+def _find_generation(notebook: Notebook, command: Command, screen: Screen, name: str) -> Any:
+    """A variable's, a cell's (`Out[4]`), or a record's of the history by its number."""
+    if name.isdigit():
+        record = open_history().get(int(name))
+        return notebook.model(notebook.find_model(record.model), screen.track).restore(record)
+    return find(name, command.namespace) if "[" in name else _find(command, name)
 
 
 def _find(command: Command, name: str) -> Any:

@@ -12,6 +12,7 @@ TITLE_ALTERNATIVES = 5
 STYLE = "white-space:pre-wrap;line-height:1.6"
 STATUS_STYLE = "font-size:85%;opacity:0.75;margin-top:4px"
 CONTINUED_CHARACTERS = 500
+_WRONG = "border-bottom:2px dashed rgba(211,47,47,1)"
 ENDINGS = {"stop": "", "length": "stopped at the length limit", "interrupted": "interrupted"}
 
 
@@ -34,9 +35,34 @@ def status_parts(value: Generation | Score, is_running: bool = False) -> list[st
     if is_running:
         return parts if value.tokens else [value.model, f"reading {len(value.prompt.ids):,} tokens"]
     ending = ENDINGS[value.finish_reason]
+    if value.prompt.form is not None:
+        kind = value.prompt.form.kind
+        parts.append(f"{kind}: complete" if value.finish_reason == "stop" else f"{kind}: cut off, no value")
     if ending and value.finish_reason == "interrupted":
         ending += ": %llm continue goes on"
     return [*parts, ending] if ending else parts
+
+
+def status_lines(value: Generation | Score, notes: Sequence[str] = ()) -> list[str]:
+    """The line of figures, a line for each problem of code, and the notes."""
+    return [" · ".join(status_parts(value)), *problem_lines(value), *notes]
+
+
+def problem_lines(value: Generation | Score) -> list[str]:
+    """What was found wrong with code, a line each."""
+    return [f"line {problem.line}: {problem.text}" for problem in getattr(value, "problems", ())]
+
+
+def find_marked(value: Generation | Score) -> dict[int, str]:
+    """The tokens of code that is wrong, by their indexes, and what is wrong."""
+    marked: dict[int, str] = {}
+    for problem in getattr(value, "problems", ()):
+        at = 0
+        for index, token in enumerate(value.tokens):
+            if at < max(problem.end, problem.start + 1) and problem.start < at + len(token.text):
+                marked[index] = f"{marked[index]}; {problem.text}" if index in marked else problem.text
+            at += len(token.text)
+    return marked
 
 
 def describe_sampling(value: Generation) -> str:
@@ -66,8 +92,7 @@ def render_text(value: Generation | Score, notes: Sequence[str] = ()) -> str:
 
 def render_status(value: Generation | Score, notes: Sequence[str] = ()) -> str:
     """The line of figures, then a line for each note."""
-    lines = [f"[{' · '.join(status_parts(value))}]", *(f"[{note}]" for note in notes)]
-    return "\n".join(map(show_controls, lines))
+    return "\n".join(show_controls(f"[{line}]") for line in status_lines(value, notes))
 
 
 def render_ansi(token: Token) -> str:
@@ -82,10 +107,11 @@ def render_plain(token: Token) -> str:
 
 def render_html(value: Generation | Score, notes: Sequence[str] = ()) -> str:
     """HTML without script: tokens tinted, alternatives in each one's title."""
-    spans = "".join(map(render_token, value.tokens))
+    marked = find_marked(value)
+    spans = "".join(render_token(token, marked.get(index, "")) for index, token in enumerate(value.tokens))
     if isinstance(value, Generation):
         spans = _render_continued(value.prompt) + spans + (_render_end(value.end) if value.end else "")
-    return f'<div style="{STYLE}">{spans}</div>{render_lines([" · ".join(status_parts(value)), *notes])}'
+    return f'<div style="{STYLE}">{spans}</div>{render_lines(status_lines(value, notes))}'
 
 
 def render_lines(lines: Sequence[str]) -> str:
@@ -107,13 +133,14 @@ def _render_continued(prompt: Prompt) -> str:
     return f'<span style="opacity:0.6">{escape_lines(text)}</span>' if text else ""
 
 
-def render_token(token: Token) -> str:
-    """One token: tinted, its alternatives in the title."""
+def render_token(token: Token, problem: str = "") -> str:
+    """One token: tinted, its alternatives in the title; underlined in red where code is wrong."""
     if not token.text:  # a part of a character that a later token completes
         return ""
-    style = tint_style(token.probability)
+    style = _WRONG if problem else tint_style(token.probability)
     style = f' style="{style}"' if style else ""
-    return f'<span title="{escape_text(describe_token(token))}"{style}>{escape_lines(token.text)}</span>'
+    title = f"{problem}\n{describe_token(token)}" if problem else describe_token(token)
+    return f'<span title="{escape_text(title)}"{style}>{escape_lines(token.text)}</span>'
 
 
 def _render_end(token: Token) -> str:
@@ -126,6 +153,8 @@ def describe_token(token: Token) -> str:
     if token.logprob is None:
         return f"{name}  (nothing stands before it)"
     lines = [f"{name}  {percent(token.probability)}  rank {token.rank}  entropy {token.entropy:.2f} nats"]
+    if token.constrained_probability is not None:
+        lines.append(f"{percent(token.constrained_probability):>7}  of what the form allows")
     lines += [
         f"{percent(other.probability):>7}  {show_spaces(other.text)}"
         for other in token.alternatives[:TITLE_ALTERNATIVES]
@@ -145,7 +174,8 @@ def percent(probability: float) -> str:
 
 def render_probabilities_text(value: Generation | Score) -> str:
     """A table with a row for each token: probability, rank, entropy and the best alternatives."""
-    lines = [f"{'token':<16}{'p':>9}{'rank':>7}{'nats':>7}  alternatives"]
+    has_form = any(token.constrained_logprob is not None for token in value.tokens)
+    lines = [f"{'token':<16}{'p':>9}{'in form':>9}"[: 34 if has_form else 25] + f"{'rank':>7}{'nats':>7}  alternatives"]
     for token in value.tokens:
         name = show_spaces(token.text or repr(token.bytes)[2:-1])
         if token.logprob is None:
@@ -154,12 +184,16 @@ def render_probabilities_text(value: Generation | Score) -> str:
         others = "  ".join(
             f"{show_spaces(a.text)} {percent(a.probability)}" for a in token.alternatives[:TITLE_ALTERNATIVES]
         )
-        lines.append(f"{name:<16}{percent(token.probability):>9}{token.rank:>7}{token.entropy:>7.2f}  {others}")
+        allowed = token.constrained_probability
+        inside = f"{'' if allowed is None else percent(allowed):>9}" if has_form else ""
+        figures = f"{percent(token.probability):>9}{inside}{token.rank:>7}{token.entropy:>7.2f}"
+        lines.append(f"{name:<16}{figures}  {others}")
     return "\n".join(lines)
 
 
 def render_probabilities_html(value: Generation | Score) -> str:
     """The same as a table."""
+    has_form = any(token.constrained_logprob is not None for token in value.tokens)
     rows = []
     for token in value.tokens:
         name = escape_text(show_spaces(token.text or repr(token.bytes)[2:-1]))
@@ -172,8 +206,16 @@ def render_probabilities_html(value: Generation | Score) -> str:
         )
         rows.append(
             f'<tr><td style="text-align:left;{tint_style(token.probability)}">{name}</td>'
-            f'<td style="white-space:nowrap">{percent(token.probability)}</td>'
+            f'<td style="white-space:nowrap">{percent(token.probability)}</td>{_render_allowed(token, has_form)}'
             f'<td>{token.rank}</td><td>{token.entropy:.2f}</td><td style="text-align:left">{others}</td></tr>'
         )
-    head = "<tr><th>token</th><th>p</th><th>rank</th><th>entropy, nats</th><th>alternatives</th></tr>"
+    allowed = "<th>in form</th>" if has_form else ""
+    head = f"<tr><th>token</th><th>p</th>{allowed}<th>rank</th><th>entropy, nats</th><th>alternatives</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _render_allowed(token: Token, has_form: bool) -> str:
+    if not has_form:
+        return ""
+    probability = token.constrained_probability
+    return f'<td style="white-space:nowrap">{"" if probability is None else percent(probability)}</td>'

@@ -5,6 +5,8 @@
     {"version": 1, "key": …, "texts": [{"name", "before", "status": [line], "tokens": [text]}], "words": [[id, text]],
      "settings": [{field of Sampling: value}], "records": base64}
 
+Of code that was found wrong, a text also has its `problems`: [[index of a token, what is wrong]].
+
 `key`, of what was generated alone, is a digest of all of it, by which the kernel that made it finds it again. There is
 one record for each token of each text, in their order, little-endian:
 
@@ -69,10 +71,12 @@ def encode_tokens(value: Generation | Score | Samples, notes: Sequence[str] = ()
             {
                 "name": name_sample(text) if isinstance(value, Samples) else "",
                 "before": show_controls(answer.continued_text(text.prompt)) if is_generation else "",
-                "status": [show_controls(" · ".join(answer.status_parts(text))), *map(show_controls, notes)],
+                "status": [show_controls(line) for line in answer.status_lines(text, notes)],
                 "tokens": [show_controls(token.text) for token in text.tokens],
             }
         )
+        if marked := answer.find_marked(text):
+            described[-1]["problems"] = [[index, show_controls(problem)] for index, problem in marked.items()]
         records += [_encode(token, words, settings) for token in text.tokens]
     data = {
         "version": VERSION,

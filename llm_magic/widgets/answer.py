@@ -72,7 +72,10 @@ class _Node:
             "parent": self.parent,
             "index": self.index,
             "before": "" if is_score else show_controls(answer.continued_text(value.prompt)),
-            "status": [show_controls(line) for line in (status, *self.notes, self.error) if line],
+            "status": [
+                show_controls(line) for line in (status, *answer.problem_lines(value), *self.notes, self.error) if line
+            ],
+            "problems": [[index, show_controls(text)] for index, text in answer.find_marked(value).items()],
             "is_running": is_running,
             "count": self.n_sent,
         }

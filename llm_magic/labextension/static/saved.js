@@ -33,6 +33,7 @@ export function readSaved(data) {
     session.nodes.set(key, {
       key, records, name: String(text.name), parent: null, index: null, count: tokens.length,
       before: String(text.before), status: text.status.map(String), is_running: false,
+      problems: (text.problems ?? []).map(([index, problem]) => [Number(index), String(problem)]),
     });
     session.shown.push(key);
   });

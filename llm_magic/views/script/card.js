@@ -5,6 +5,8 @@ import { redistribute } from "./redistribute.js";
 
 const SHOWN = 10;
 
+const NOT_ALLOWED = -1e4; // nats: an output's form leaves no chance at all
+
 export class Card {
   /**
    * @param {{branch: (choice: {id?: number, text?: string}) => void, close: () => void}} hear
@@ -82,7 +84,7 @@ export class Card {
     const name = showSpaces(row.text);
     const notes = [
       row.isChosen ? "stands here" : "",
-      Math.abs(row.penalty) > 0.005 ? `penalty ${row.penalty.toFixed(2)}` : "",
+      row.penalty < NOT_ALLOWED ? "not allowed here" : Math.abs(row.penalty) > 0.005 ? `penalty ${row.penalty.toFixed(2)}` : "",
       row.removed && `out by ${row.removed}`,
     ].filter(Boolean);
     const label = canBranch && !row.isChosen

@@ -54,6 +54,10 @@ export class Pane {
     this.box.append(added);
     const last = node.records.count - 1; // a character may have been completed later
     if (last >= 0) this.spans[last].textContent = displayText(node.records.texts[last]);
+    for (const [index, text] of node.problems ?? []) {
+      this.spans[index]?.classList.add("llm-wrong");
+      this.spans[index]?.setAttribute("title", text);
+    }
   }
 
   /**

@@ -11,6 +11,7 @@ import { Library, RECORD_WORDS, Records, readWords } from "./records.js";
  * @property {number} count how many tokens were sent
  * @property {string} before the text that it continues, if any
  * @property {string[]} status
+ * @property {[number, string][]} [problems] tokens of code that is wrong, and why
  * @property {boolean} is_running
  * @property {Records} records
  */
