@@ -272,13 +272,13 @@ class LLM:
     ) -> Generation:
         """A summary. A text longer than the context is summarised in parts, and these summaries again, as often as it
         takes; `track` shows each pass."""
-        return self(tasks.ask_summary(self.condense(text, track)), **options)
+        return self(tasks.ask_summary(self.condense(text, track, options.get("max_tokens"))), **options)
 
-    def condense(self, text: str, track: Track | None = show_progress) -> str:
-        """The text, or summaries of its parts where it is too long to be summarised at once."""
-        room_tokens = (
-            self._backend.context_tokens - self.defaults.max_tokens - len(self.prompt(tasks.ask_summary(" ")).ids)
-        )
+    def condense(self, text: str, track: Track | None = show_progress, answer_tokens: int | None = None) -> str:
+        """The text, or summaries of its parts where it is too long to be summarised at once, with room for an answer."""
+        answer_tokens = answer_tokens or self.defaults.max_tokens
+        frame_tokens = len(self.prompt(tasks.ask_summary(" ")).ids)
+        room_tokens = max(1, self._backend.context_tokens - answer_tokens - frame_tokens)
 
         def summarize(parts: Sequence[str]) -> Generator[float, None, list[str]]:
             prompts = [self.prompt(tasks.ask_summary(part), max_tokens=tasks.SUMMARY_TOKENS) for part in parts]

@@ -129,8 +129,17 @@ class Parts(Shown):
 
 
 def separators_of(parts: Sequence[str]) -> tuple[str, ...]:
-    """The white space that stood before each part."""
-    return tuple(part[: len(part) - len(part.lstrip())] or (" " if index else "") for index, part in enumerate(parts))
+    """The white space that stood before each part; a space where there was none between two.
+
+    >>> separators_of(["One.\\n", "\\nTwo.", " Three."])
+    ('', '\\n\\n', ' ')
+    """
+    separators, behind = [], ""
+    for index, part in enumerate(parts):
+        before = behind + part[: len(part) - len(part.lstrip())]
+        separators.append(before if before or not index else " ")
+        behind = part[len(part.rstrip()) :]
+    return tuple(separators)
 
 
 def condense(

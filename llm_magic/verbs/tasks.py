@@ -53,7 +53,9 @@ def summarize(notebook: Notebook, command: Command, screen: Screen) -> Generatio
     """A text in a few sentences; a long one in passes."""
     llm = notebook.model(command.options.get("model"), screen.track)
     text = _read_text(notebook, command)
-    return _run(notebook, command, screen, llm, tasks.ask_summary(llm.condense(text, screen.track)), "ask")
+    answer_tokens = command.options.get("max_tokens", notebook.defaults.max_tokens)
+    shorter = llm.condense(text, screen.track, answer_tokens)
+    return _run(notebook, command, screen, llm, tasks.ask_summary(shorter), "ask")
 
 
 def translate(notebook: Notebook, command: Command, screen: Screen) -> Generation | Prompt | tasks.Parts:
