@@ -14,6 +14,7 @@ FORM_TOKENS = 1024  # what is open-ended has limits, so that nearly all that beg
 STRING_CHARACTERS, LISTED_CHARACTERS = 200, 50  # of a string that has no limit of its own; of one in a list
 LIST_ITEMS, OBJECT_KEYS = 8, 8
 LARGEST, SMALLEST_STEP = 10**15, 1e-6  # of numbers: beyond, digits could go on for ever
+KEY = "^.{1,40}$"  # of an object whose keys are free
 DEPTH = 3  # of "anything" inside anything
 
 
@@ -178,8 +179,11 @@ def _limit(schema: Any, characters: int, depth: int) -> Any:
     if "object" in kinds:
         if "properties" in schema and "patternProperties" not in schema:
             limited.setdefault("additionalProperties", False)
-        elif "properties" not in schema:
-            limited.setdefault("additionalProperties", _limit(True, min(characters, LISTED_CHARACTERS), depth + 1))
+        elif not {"properties", "patternProperties"} & set(schema) and schema.get("additionalProperties") is not False:
+            inner = limited.pop("additionalProperties", True)
+            if inner is True:
+                inner = _limit(True, min(characters, LISTED_CHARACTERS), depth + 1)
+            limited |= {"patternProperties": {KEY: inner}, "additionalProperties": False}
             limited.setdefault("maxProperties", _at_least(schema.get("minProperties"), OBJECT_KEYS))
     if kinds & {"integer", "number"}:
         if not {"minimum", "exclusiveMinimum"} & set(schema):
