@@ -22,7 +22,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 def pytest_collection_modifyitems(items):
     """Tests that ask for the real model carry the mark `real`."""
     for item in items:
-        if {"real_llm", "real_path", "executed", "kernel"} & set(getattr(item, "fixturenames", ())):
+        if {"real_llm", "real_path", "executed", "daily", "kernel"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.real)
 
 

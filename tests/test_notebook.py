@@ -14,15 +14,24 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def executed(real_path):
+def execute(name):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", 4)
+    notebook = nbformat.read(ROOT / "examples" / name, 4)
     for cell in notebook.cells:
         cell.pop("outputs", None) if cell.cell_type != "code" else cell.update(outputs=[])
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT / "examples")}})
     client.execute()
     return notebook
+
+
+@pytest.fixture(scope="module")
+def executed(real_path):
+    return execute("quickstart.ipynb")
+
+
+@pytest.fixture(scope="module")
+def daily(real_path):
+    return execute("daily_work.ipynb")
 
 
 def outputs_of(notebook, source):
@@ -48,6 +57,41 @@ def test_the_quickstart_says_what_its_text_promises(executed):
 
 def test_the_quickstart_leaves_no_widget_state(executed):
     assert "widgets" not in executed.metadata
+
+
+def text_of(notebook, source):
+    outputs = outputs_of(notebook, source)
+    return "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs)
+
+
+def test_a_day_of_work_asks_about_the_data_within_a_budget(daily):
+    assert re.search(r"given: reviews \d+; \d+ of 1,000 tokens", text_of(daily, "%llm --with reviews -n 60"))
+    shown = text_of(daily, "--budget 120 --dry-run").replace("│", "").replace("␣", " ")
+    assert "a pandas DataFrame of 12 rows and 4 columns" in shown and "nothing was generated" in shown
+
+
+def test_a_day_of_work_gets_code_that_works_and_marks_what_does_not(daily):
+    written = text_of(daily, "--insert next").split("\n[")[0].strip()
+    (cell,) = [c.source for c in daily.cells if c.source.startswith("def per_night")]
+    assert written == cell  # what the notebook holds is what the model writes
+    assert "Rome      106.25" in text_of(daily, 'groupby("city")')
+    assert "exists nowhere: the nearest are" in text_of(daily, "sort the list names")
+
+
+def test_a_day_of_work_labels_a_column_and_loses_no_row(daily):
+    assert "good: " in text_of(daily, "--choices good,bad")
+    text = text_of(daily, "labelled = llm.map")
+    assert "1 of 12 rows have no result: 9 (a value is missing)" in text
+    labels = re.findall(r"^\d+ .* (good|bad|None)  ", text, re.M)
+    assert labels == ["good", "bad", "good", "bad", "good", "bad", "good", "bad", "good", "None", "good", "bad"]
+    assert "of these 2" in text_of(daily, "sort_values")
+
+
+def test_a_day_of_work_reads_fields_and_keeps_a_prompt(daily):
+    value = text_of(daily, "_llm.value")
+    assert value == "{'name': 'Rossi', 'city': 'Rome', 'nights': 3, 'euros': 330}"
+    assert "it asks for city" in text_of(daily, "%llm -t sight") and "put in: city" in text_of(daily, "%llm -t sight")
+    assert "records with 'sight'" in text_of(daily, "%llm history")
 
 
 def run(command, **environment):
