@@ -10,6 +10,7 @@ import torch
 from conftest import fresh, make_hf_model
 
 from llm_magic.choices import weigh
+from llm_magic.engine import branches
 from llm_magic.errors import GenerationInterrupted, OptionError
 
 
@@ -122,6 +123,22 @@ def test_a_row_that_is_too_long_is_named_and_the_others_have_their_results(tiny_
     with pytest.warns(UserWarning, match=r"1 of 3 rows have no result: 1 \(the "):
         found = tiny_llm.map("{x}", items, choices=["x", "y"], mode="text", track=None)
     assert found[1] is None and found[0].label and found[2].label
+
+
+def test_what_prompts_have_in_common_is_computed_once(tiny_llm, monkeypatch):
+    computed, make = [], branches.make_runner
+
+    def make_counting(model):
+        run = make(model)
+        return lambda ids, cache: (computed.append(ids.shape[1]), run(ids, cache))[1]
+
+    monkeypatch.setattr(branches, "make_runner", make_counting)
+    instruction = "a long instruction that all rows share, word by word: "
+    items = ["rain", "sun", "fog"]
+    fresh(tiny_llm).map(instruction + "{x}.", items, choices=["a", "b"], mode="text", track=None)
+    n_own = [tiny_llm.count_tokens(f" {item}.") for item in items]
+    assert computed[0] == tiny_llm.count_tokens(instruction + "rain.")
+    assert all(n <= own + 1 for n, own in zip(computed[1:], n_own[1:], strict=True))
 
 
 def test_an_empty_frame_comes_back_empty(tiny_llm):

@@ -133,7 +133,8 @@ def _fit(make: Callable[[Place], Prompt], place: Place, may_drop: bool) -> tuple
     if n_turns := len(place.before):
         notes += (f"{n_turns} earlier {'turn is' if n_turns == 1 else 'turns are'} in the context",)
     if place.n_replaced:
-        after = f"; {_count(len(place.after), 'later turn')} left as they were" if place.after else ""
+        n = len(place.after)
+        after = f"; {_count(n, 'later turn')} left as {'it was' if n == 1 else 'they were'}" if n else ""
         notes += (f"this cell's earlier {'turn is' if place.n_replaced == 1 else 'turns are'} replaced{after}",)
     return prompt, place, notes
 

@@ -82,12 +82,13 @@ export class Card {
 
   #row(row, longest, canBranch) {
     const name = showSpaces(row.text);
-    const notes = [
+    const isAllowed = row.penalty > NOT_ALLOWED;
+    const notes = isAllowed ? [
       row.isChosen ? "stands here" : "",
-      row.penalty < NOT_ALLOWED ? "not allowed here" : Math.abs(row.penalty) > 0.005 ? `penalty ${row.penalty.toFixed(2)}` : "",
+      Math.abs(row.penalty) > 0.005 ? `penalty ${row.penalty.toFixed(2)}` : "",
       row.removed && `out by ${row.removed}`,
-    ].filter(Boolean);
-    const label = canBranch && !row.isChosen
+    ].filter(Boolean) : ["not allowed here"];
+    const label = canBranch && !row.isChosen && isAllowed
       ? make("button", { type: "button", class: "llm-take", "aria-label": `Branch to ${name}`,
           onclick: () => this.hear.branch({ id: row.id }) }, name)
       : make("span", {}, name);
