@@ -26,17 +26,21 @@ class Place:
     before: tuple[Turn, ...] = ()
     after: tuple[Turn, ...] = ()
     n_replaced: int = 0
+    system: Message | None = None  # of turns that were dropped
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """What the new turn goes on from, as messages."""
-        systems = [turn.system for turn in self.before if turn.system is not None]
         turns = (message for turn in self.before for message in (turn.question, turn.answer))
-        return (*systems[-1:], *turns)
+        return (*self._systems[-1:], *turns)
+
+    @property
+    def _systems(self) -> list[Message]:
+        return [message for message in (self.system, *(turn.system for turn in self.before)) if message is not None]
 
     def without_oldest(self, n: int) -> Place:
-        """The same without the first `n` turns."""
-        return Place(self.before[n:], self.after, self.n_replaced)
+        """The same without the first `n` turns; what the system text was stays."""
+        return Place(self.before[n:], self.after, self.n_replaced, next(reversed(self._systems), None))
 
     def fill(self, messages: Sequence[Message], cell: str | None, run: int) -> tuple[Turn, ...]:
         """All turns, with the new one: the last two messages of its conversation."""

@@ -146,6 +146,8 @@ _LISTS, _MAPPINGS = (
     ("anyOf", "oneOf", "allOf", "prefixItems"),
     ("properties", "$defs", "definitions", "patternProperties"),
 )
+_COMBINING = ("anyOf", "oneOf", "allOf", "$ref")  # beside which an object's properties are not all that it may have
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _DECIDE = {"type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "not", "if", "properties", "items", "pattern"}
 
 
@@ -165,7 +167,8 @@ def _limit(schema: Any, characters: int, depth: int) -> Any:
             limited[key] = _limit(schema[key], inner, depth + 1)
     for key in _LISTS:
         if isinstance(schema.get(key), list):
-            limited[key] = [_limit(one, characters, depth + 1) for one in schema[key]]
+            # schemas that must all fit are left open: what one closes, another may need
+            limited[key] = [one if key == "allOf" else _limit(one, characters, depth + 1) for one in schema[key]]
     for key in _MAPPINGS:
         if isinstance(schema.get(key), Mapping):
             limited[key] = {name: _limit(one, characters, depth + 1) for name, one in schema[key].items()}
@@ -178,7 +181,8 @@ def _limit(schema: Any, characters: int, depth: int) -> Any:
         limited.setdefault("maxItems", _at_least(schema.get("minItems"), LIST_ITEMS))
     if "object" in kinds:
         if "properties" in schema and "patternProperties" not in schema:
-            limited.setdefault("additionalProperties", False)
+            if not {*_COMBINING} & set(schema) and set(schema.get("required", ())) <= set(schema["properties"]):
+                limited.setdefault("additionalProperties", False)
         elif not {"properties", "patternProperties"} & set(schema) and schema.get("additionalProperties") is not False:
             inner = limited.pop("additionalProperties", True)
             if inner is True:
@@ -186,11 +190,13 @@ def _limit(schema: Any, characters: int, depth: int) -> Any:
             limited |= {"patternProperties": {KEY: inner}, "additionalProperties": False}
             limited.setdefault("maxProperties", _at_least(schema.get("minProperties"), OBJECT_KEYS))
     if kinds & {"integer", "number"}:
+        bounds = [schema[key] for key in _BOUNDS if isinstance(schema.get(key), int | float)]
+        largest = max([LARGEST, *(10 * abs(bound) for bound in bounds)])
         if not {"minimum", "exclusiveMinimum"} & set(schema):
-            limited["minimum"] = -LARGEST
+            limited["minimum"] = -largest
         if not {"maximum", "exclusiveMaximum"} & set(schema):
-            limited["maximum"] = LARGEST
-        if "number" in kinds:
+            limited["maximum"] = largest
+        if "number" in kinds and all(bound == 0 or abs(bound) > 1000 * SMALLEST_STEP for bound in bounds):
             limited.setdefault("multipleOf", SMALLEST_STEP)
     return limited
 

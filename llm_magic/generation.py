@@ -468,5 +468,7 @@ def replace_sampling(sampling: Sampling, changes: dict[str, Any]) -> Sampling:
 
 
 def suit_form(defaults: Sampling) -> Sampling:
-    """Defaults for an output with a form: room to end, and no penalty on what it copies from the prompt."""
-    return dataclasses.replace(defaults, max_tokens=max(defaults.max_tokens, FORM_TOKENS), repetition_penalty=1.0)
+    """Defaults for an output with a form: room to end, no stop texts, no penalty on what it copies from the prompt."""
+    return dataclasses.replace(
+        defaults, max_tokens=max(defaults.max_tokens, FORM_TOKENS), repetition_penalty=1.0, stop=()
+    )

@@ -122,6 +122,8 @@ TAKES_NOTHING, TAKES_MODEL, TAKES_VERB, TAKES_TEXT, TAKES_PROMPT = "nothing", "m
 TAKES_NAME, TAKES_TWO_NAMES, TAKES_BRANCH = "name", "two names", "branch"
 TAKES_SWITCH = "switch"  # on, off, or nothing
 TAKES_SUBJECT = "subject"  # a variable, a cell, a word, or nothing; any text as a cell's body
+TAKES_SAVED = "saved"  # a saved prompt's name, or nothing
+NAME = re.compile(r"\w+(\.\w+|\[[^\[\]]*\])*")  # of a variable, what it holds, or a cell
 TAKES_NUMBER = "number"  # of a record, or nothing
 
 
@@ -202,7 +204,9 @@ def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb
     if verb.takes == TAKES_NUMBER:
         return Command(verb, text, options) if re.fullmatch(r"\d*", text) else None
     if verb.takes == TAKES_SUBJECT:
-        return Command(verb, text, options) if re.fullmatch(r"(\w+(\.\w+|\[[^\[\]]*\])*)?", text) else None
+        return Command(verb, text, options) if not text or NAME.fullmatch(text) else None
+    if verb.takes == TAKES_SAVED:
+        return Command(verb, text, options) if not text or re.fullmatch(r"[\w.-]+", text) else None
     if verb.takes in (TAKES_NAME, TAKES_TWO_NAMES):
         names = text.split()
         is_enough = len(names) == 2 if verb.takes == TAKES_TWO_NAMES else len(names) < 2

@@ -62,7 +62,10 @@ def fill_template(template: str, item: Any) -> str:
     values = item if isinstance(item, Mapping) else dict.fromkeys(names, item)
     if missing := names - set(values):
         raise OptionError(f"an item lacks {', '.join(sorted(missing))}", f"it has {', '.join(map(str, values))}")
-    return interpolate(template, values)[0]
+    text, put_in = interpolate(template, values)
+    if unfilled := [match[0] for match in _HOLE.finditer(template) if match[1] + match[2] not in put_in]:
+        raise OptionError(f"an item has nothing for {unfilled[0]}", "leave out the hole, or give items that have it")
+    return text
 
 
 def _look_up(value: Any, key: int | str) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 from weakref import WeakValueDictionary
@@ -35,14 +36,13 @@ from llm_magic.generation import (
 from llm_magic.given import GIVEN_TOKENS, Given, describe_all, failing_source, join_given
 from llm_magic.history import Record
 from llm_magic.options import PromptOptions
-from llm_magic.progress import finish_steps, show_progress
+from llm_magic.progress import Track, finish_steps, show_progress
 from llm_magic.records import open_history, read_prompt_parts
-from llm_magic.rows import Result, Run, give_back, read_rows
+from llm_magic.rows import Result, Run, is_frame, read_rows, run_rows
 from llm_magic.weights import store
 from llm_magic.weights.load import load_model
 
 MODES = ("ask", "text", "code")
-Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
 
 
 def load(
@@ -211,7 +211,8 @@ class LLM:
         far in `.generation`; the same call again goes on from there.
         """
         texts = None if choices is None else check_choices(choices)
-        items = items if hasattr(items, "columns") else list(items)
+        if not is_frame(items):
+            items = list(items.iter_rows(named=True)) if hasattr(items, "iter_rows") else list(items)  # polars' frames
 
         def make_prompt(text: str) -> Prompt:
             prompt = self.prompt(text, **options)
@@ -222,23 +223,11 @@ class LLM:
             make_prompt,
             lambda prompts: self._start_batch([(prompt, 0) for prompt in prompts]),
             texts and (lambda prompts: self._backend.weigh(prompts, texts)),
+            texts,
             self._unfinished,
         )
-        form = make_form(options.get("regex"), options.get("schema"), options.get("grammar"))
-        try:
-            if track is None:
-                for _ in run.follow():
-                    pass
-            else:
-                track(f"{len(run.rows):,} rows", run.follow())
-        except KeyboardInterrupt:
-            run.take_running()
-            self._unfinished = run.finished
-            raise GenerationInterrupted(give_back(items, run, choices is not None, form is not None)) from None
-        self._unfinished = {}
-        if run.problems:
-            warnings.warn(run.describe_problems(), stacklevel=2)
-        return give_back(items, run, choices is not None, form is not None)
+        has_form = any(options.get(name) is not None for name in ("regex", "schema", "grammar"))
+        return run_rows(run, items, has_form, track, self._unfinished)
 
     def code(
         self, prompt: str, namespace: Mapping[str, Any] | None = None, **options: Unpack[PromptOptions]
@@ -275,8 +264,8 @@ class LLM:
         return self(tasks.ask_summary(self.condense(text, track, options.get("max_tokens"))), **options)
 
     def condense(self, text: str, track: Track | None = show_progress, answer_tokens: int | None = None) -> str:
-        """The text, or summaries of its parts where it is too long to be summarised at once, with room for an answer."""
-        answer_tokens = answer_tokens or self.defaults.max_tokens
+        """The text, or summaries of its parts where it leaves no room for an answer of so many tokens."""
+        answer_tokens = min(answer_tokens or self.defaults.max_tokens, self._backend.context_tokens // 4)
         frame_tokens = len(self.prompt(tasks.ask_summary(" ")).ids)
         room_tokens = max(1, self._backend.context_tokens - answer_tokens - frame_tokens)
 
@@ -299,6 +288,8 @@ class LLM:
         if len(parts) < 2:
             return self(tasks.ask_translation(text, to), **options)
         made = self.map("{text}", [tasks.ask_translation(part.strip(), to) for part in parts], track=track, **options)
+        if None in made:
+            raise OptionError("a part of the text is longer than the context", "give a model with a longer one")
         return tasks.Parts(tuple(made), tasks.separators_of(parts))
 
     def count_tokens(self, text: str) -> int:
@@ -388,13 +379,20 @@ class LLM:
 
     def restore(self, record: Record) -> Generation:
         """A record's answer with the probabilities that this model gives its tokens; nothing is sampled."""
-        prompt = self.read_prompt(record)
-        settings = replace_sampling(prompt.sampling, {"max_tokens": max(1, len(record.token_ids)), "stop": ()})
-        return finish(Stream(self._backend.run, prompt, settings, maker=self, forced_ids=record.token_ids))
+        prompt, ids = self.read_prompt(record), record.token_ids
+        self._backend.check_ids(ids)
+        if not ids:
+            return Generation(prompt, (), record.finish_reason, prompt.sampling, maker=self)
+        settings = replace_sampling(prompt.sampling, {"max_tokens": len(ids)})
+        made = finish(Stream(self._backend.run, prompt, settings, maker=self, forced_ids=ids))
+        return dataclasses.replace(made, finish_reason=record.finish_reason, sampling=prompt.sampling)
 
-    def start_again(self, generation: Generation, settings: Sampling) -> Stream:
+    def start_again(
+        self, generation: Generation, settings: Sampling, namespace: Mapping[str, Any] | None = None
+    ) -> Stream:
         """Generate behind the same prompt, with settings of its own, token by token."""
-        return Stream(self._backend.run, generation.prompt, settings, generation.sample, maker=self)
+        prompt, run = generation.prompt, self._backend.run
+        return Stream(run, prompt, settings, generation.sample, maker=self, namespace=namespace)
 
     def continue_from(self, generation: Generation, **changes) -> Generation:
         """Go on from the last token of a generation that the model did not end; both parts as one.
@@ -403,7 +401,7 @@ class LLM:
         """
         return finish(self.start_from(generation, **changes))
 
-    def start_from(self, generation: Generation, **changes) -> Stream:
+    def start_from(self, generation: Generation, namespace: Mapping[str, Any] | None = None, **changes) -> Stream:
         """`continue_from`, token by token."""
         if generation.finish_reason == "stop":
             raise OptionError("the model has ended its text", "ask on with -c, or retry with another seed")
@@ -411,18 +409,33 @@ class LLM:
         settings = replace_sampling(generation.sampling, {"max_tokens": n_more} | changes)
         settings = replace_sampling(settings, {"max_tokens": len(generation.tokens) + n_more})
         return Stream(
-            self._backend.run, generation.prompt, settings, generation.sample, given=generation.tokens, maker=self
+            self._backend.run,
+            generation.prompt,
+            settings,
+            generation.sample,
+            given=generation.tokens,
+            maker=self,
+            namespace=namespace,
         )
 
     def branch_from(self, generation: Generation, index: int, token: str | int, **changes) -> Generation:
         """What would have come, had `token` stood at `index`; `max_tokens` counts those to come."""
         return finish(self.start_branch(generation, index, token, **changes))
 
-    def start_branch(self, generation: Generation, index: int, token: str | int, **changes) -> Stream:
+    def start_branch(
+        self,
+        generation: Generation,
+        index: int,
+        token: str | int,
+        namespace: Mapping[str, Any] | None = None,
+        **changes,
+    ) -> Stream:
         """`branch_from`, token by token. An index behind the last token overrules the end of the text."""
         index = _check_index(generation, index, len(generation.tokens))
         standing = generation.tokens[index] if index < len(generation.tokens) else generation.end
         forced_ids = self._backend.read_token(token, standing)
+        kept = generation.tokens[:index]
+        self._backend.check_form(generation.prompt.form, kept, forced_ids)
         n_more = changes.pop("max_tokens", generation.prompt.sampling.max_tokens)
         settings = replace_sampling(generation.sampling, changes)
         settings = replace_sampling(settings, {"max_tokens": index + len(forced_ids) + n_more})
@@ -431,9 +444,10 @@ class LLM:
             generation.prompt,
             settings,
             generation.sample,
-            given=generation.tokens[:index],
+            given=kept,
             maker=self,
             forced_ids=forced_ids,
+            namespace=namespace,
         )
 
     def distribution_at(self, generation: Generation, index: int, k: int = 20, **changes) -> Distribution:

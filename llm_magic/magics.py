@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import sys
 from typing import Any
@@ -86,7 +87,7 @@ class LLMMagics(Magics):
             text = "\n\n".join(filter(None, [saved.text, command.text]))
             options = saved.options | options
             command = Command(command.verb or VERBS.get(saved.verb), text, options, command.notes)
-        verb = command.verb or VERBS["ask"]
+        verb, given = command.verb or VERBS["ask"], dict(options)
         self._take_defaults()
         if not self.stream:
             options.setdefault("no_stream", True)
@@ -102,13 +103,14 @@ class LLMMagics(Magics):
                 put_in = tuple(dict.fromkeys((*put_in, *more)))
         if saved is not None:
             templates.check_filled(saved, put_in)
-        if verb.run is run_prompt:
-            self.notebook.latest_command, self.notebook.latest_put_in = command, put_in
+        typed = dataclasses.replace(command, options=given)
         notes = command.notes + ((f"put in: {', '.join(put_in)}",) if put_in else ())
         run = command.verb.run if command.verb else run_prompt
         command = Command(command.verb, text, options, notes, namespace)
         result = run(self.notebook, command, self._screen(options.get("quiet", False)))
         self.model = self.notebook.default_model or ""
+        if verb.run is run_prompt:
+            self.notebook.latest_command, self.notebook.latest_put_in = typed, put_in
         if (name := options.get("out")) is not None:
             self.shell.user_ns[name] = result
         self.notebook.shown = result
@@ -140,7 +142,7 @@ class LLMMagics(Magics):
         """Keep a result in the history; that it cannot be kept is said once, and ends nothing."""
         if not self.history or self._is_history_lost:
             return
-        llm = self.notebook.models.get(self.notebook.latest_model)
+        llm = self.notebook.models.get(self.notebook.find_model(getattr(result, "model", "")))
         try:
             for fields in describe_result(result, question.strip(), "", llm.info.sha256 if llm else None):
                 open_history().add(**fields)

@@ -10,12 +10,14 @@ from llm_magic.chats import Place, Turn, find_place
 from llm_magic.choices import Choices, Ranking
 from llm_magic.errors import LLMError, OptionError
 from llm_magic.generation import Comparison, Distribution, Generation, Samples, Sampling, Score
+from llm_magic.tasks import Parts
 
 if TYPE_CHECKING:
     from llm_magic.backends.stream import Stream
-    from llm_magic.llm import LLM, Track
+    from llm_magic.llm import LLM
+    from llm_magic.progress import Track
 
-Result = Generation | Samples | Score | Distribution | Comparison | Choices | Ranking
+Result = Generation | Samples | Score | Distribution | Comparison | Choices | Ranking | Parts
 
 
 @dataclass(slots=True)
@@ -110,6 +112,6 @@ class Notebook:
         """Forget conversations, results and prefixes; models and defaults stay."""
         self.chats.clear()
         self.conversation, self.latest, self.latest_generation, self.shown = (), None, None, None
-        self.latest_chat, self.place = None, Place()
+        self.latest_chat, self.place, self.error, self.latest_command = None, Place(), None, None
         for llm in self.models.values():
             llm.forget()

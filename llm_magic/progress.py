@@ -10,6 +10,7 @@ from typing import TextIO, TypeVar
 from llm_magic.visible import show_controls
 
 Value = TypeVar("Value")
+Track = Callable[[str, Generator], object]  # shows the shares that a generator yields, and returns its value
 SHOW_AFTER_S = 0.5
 UPDATE_S = 0.1
 BAR_WIDTH = 24

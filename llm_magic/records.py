@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from llm_magic.folders import data_folder
 from llm_magic.form import Form
 from llm_magic.generation import Generation, Message, Samples, Sampling
 from llm_magic.history import History, Record
+from llm_magic.tasks import Parts
 
 
 def open_history() -> History:
@@ -37,8 +38,8 @@ class Records(Shown):
 
 def describe_result(value: Any, question: str, verb: str, sha256: str | None) -> Iterator[dict[str, Any]]:
     """The fields of a result's records: one for each generation, none for what is no answer."""
-    if isinstance(value, Samples):
-        for generation in value:
+    if isinstance(value, Samples | Parts):
+        for generation in value.generations:
             yield from describe_result(generation, question, verb, sha256)
     elif isinstance(value, Choices):
         weights = {choice.text: choice.probability for choice in value.choices}
@@ -95,10 +96,16 @@ def read_prompt_parts(record: Record) -> Mapping[str, Any]:
     }
 
 
-def find_difference(record: Record, value: Generation) -> int | None:
-    """The index of the first token that is not the record's; None where all are."""
-    ids = [token.id for token in value.tokens]
-    for index, (then, now) in enumerate(zip(record.token_ids, ids, strict=False)):
-        if then != now:
+def find_difference(
+    then: Sequence[int], now: Sequence[int], is_then_whole: bool = True, is_now_whole: bool = True
+) -> int | None:
+    """The index of the first id that differs; None where all are equal, as far as both were let go on.
+
+    >>> find_difference([1, 2, 3], [1, 4]), find_difference([1, 2], [1, 2, 3], is_then_whole=False)
+    (1, None)
+    """
+    for index, (one, other) in enumerate(zip(then, now, strict=False)):
+        if one != other:
             return index
-    return None if len(ids) == len(record.token_ids) else min(len(ids), len(record.token_ids))
+    ended_early = (is_then_whole and len(then) < len(now)) or (is_now_whole and len(now) < len(then))
+    return min(len(then), len(now)) if ended_early else None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llm_magic.choices import Choices
-from llm_magic.errors import LLMError, OptionError, nearest
+from llm_magic.errors import ContextOverflow, GenerationInterrupted, OptionError, nearest
 from llm_magic.generation import Generation, Prompt
 from llm_magic.interpolate import fill_template, hole_names
+from llm_magic.progress import Track, finish_steps
 
 if TYPE_CHECKING:
     from llm_magic.backends.stream import Batch
@@ -36,7 +39,7 @@ def read_rows(template: str, items: Any) -> list[Row]:
     >>> [row.text for row in read_rows("Is {x} good?", ["tea", None])]
     ['Is tea good?', None]
     """
-    if _is_frame(items):
+    if is_frame(items):
         return _read_frame(template, items)
     rows = []
     for number, item in enumerate(items):
@@ -68,7 +71,8 @@ def _read_frame(template: str, frame: Any) -> list[Row]:
     return rows
 
 
-def _is_frame(items: Any) -> bool:
+def is_frame(items: Any) -> bool:
+    """Whether it is a data frame of pandas'."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(items, pandas.DataFrame)
 
@@ -92,13 +96,15 @@ class Run:
         make_prompt: Callable[[str], Prompt],
         start_batch: Callable[[Sequence[Prompt]], Batch],
         weigh: Callable[[Iterable[Prompt]], Iterator[Choices]] | None,
+        choices: Sequence[str] | None,
         kept: Mapping[bytes, Result],
     ):
-        self.rows, self.results, self.problems = rows, {}, {}
+        self.rows, self.choices = rows, choices
+        self.results: dict[int, Result] = {}
+        self.problems: dict[int, str] = {}
         self.keys: dict[int, bytes] = {}
-        self.running: Batch | None = None
+        self._running: tuple[tuple[int, ...], Batch] | None = None
         self._make_prompt, self._start_batch, self._weigh, self._kept = make_prompt, start_batch, weigh, kept
-        self.n_resumed = 0
 
     def follow(self) -> Generator[float, None, None]:
         """Run to the end, and yield the share of rows that are done."""
@@ -113,44 +119,42 @@ class Run:
                 yield from self._generate(waiting)
 
     def _prepare(self, indexes: Iterable[int]) -> dict[int, Prompt]:
-        """The prompts of rows that are still to run."""
+        """The prompts of rows that are still to run. What is wrong with the call itself is raised."""
         waiting = {}
         for index in indexes:
             text = self.rows[index].text
-            if text is None:
-                self.problems[index] = "a value is missing"
+            if not text:
+                self.problems[index] = "a value is missing" if text is None else "its prompt is empty"
                 continue
             try:
                 prompt = self._make_prompt(text)
-            except LLMError as error:
+            except ContextOverflow as error:
                 self.problems[index] = error.problem
                 continue
-            key = self.keys[index] = _digest(prompt)
+            key = self.keys[index] = _digest(prompt, self.choices)
             if key in self._kept:
                 self.results[index] = self._kept[key]
-                self.n_resumed += 1
             else:
                 waiting[index] = prompt
         return waiting
 
     def _generate(self, waiting: Mapping[int, Prompt]) -> Iterator[float]:
-        self.running = batch = self._start_batch(list(waiting.values()))
+        batch = self._start_batch(list(waiting.values()))
+        self._running = tuple(waiting), batch
         n_before = len(self.results) + len(self.problems)
         for share in batch.follow():
             yield (n_before + share * len(waiting)) / len(self.rows)
-        self.take_running(waiting)
+        self.take_running()
 
-    def take_running(self, waiting: Mapping[int, Prompt] | None = None) -> None:
+    def take_running(self) -> None:
         """Take what the running batch has made so far."""
-        if self.running is None:
+        if self._running is None:
             return
-        indexes = list(waiting) if waiting is not None else self._open_indexes()
-        for index, generation in zip(indexes, self.running.generations, strict=False):
-            self.results[index] = generation if len(self.rows) <= DETAILED_ROWS else _without_details(generation)
-        self.running = None
-
-    def _open_indexes(self) -> list[int]:
-        return [index for index in sorted(self.keys) if index not in self.results]
+        indexes, batch = self._running
+        for index, generation in zip(indexes, batch.generations, strict=True):
+            if generation.tokens or generation.finish_reason != "interrupted":
+                self.results[index] = generation if len(self.rows) <= DETAILED_ROWS else _without_details(generation)
+        self._running = None
 
     @property
     def share(self) -> float:
@@ -173,22 +177,40 @@ class Run:
         return f"{len(self.problems):,} of {len(self.rows):,} rows have no result: {', '.join(shown)}{rest}"
 
 
-def _digest(prompt: Prompt) -> bytes:
-    return hashlib.sha256(repr((prompt.text, prompt.mode, prompt.sampling, prompt.form)).encode()).digest()
+def _digest(prompt: Prompt, choices: Sequence[str] | None) -> bytes:
+    parts = (prompt.model, prompt.ids, prompt.mode, prompt.sampling, prompt.form, choices and tuple(choices))
+    return hashlib.sha256(repr(parts).encode()).digest()
 
 
 def _without_details(generation: Generation) -> Generation:
-    import dataclasses
-
     tokens = tuple(dataclasses.replace(token, alternatives=(), tail=None) for token in generation.tokens)
     return dataclasses.replace(generation, tokens=tokens)
 
 
-def give_back(items: Any, run: Run, has_choices: bool, has_form: bool) -> Any:
+def run_rows(run: Run, items: Any, has_form: bool, track: Track | None, kept: dict[bytes, Result]) -> Any:
+    """Run all rows behind a progress bar; what an interrupt or error leaves is put into `kept`, for the same call again."""
+    try:
+        if track is None:
+            finish_steps(run.follow())
+        else:
+            track(f"{len(run.rows):,} rows", run.follow())
+    except BaseException as error:
+        run.take_running()
+        kept |= run.finished
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        raise GenerationInterrupted(give_back(items, run, has_form)) from None
+    kept.clear()
+    if run.problems:
+        warnings.warn(run.describe_problems(), stacklevel=3)
+    return give_back(items, run, has_form)
+
+
+def give_back(items: Any, run: Run, has_form: bool) -> Any:
     """The results as the items came: for a list a list in its order, None where there is no result; for a frame a copy
     of it, with columns `label` and `probability`, or `value`, or `answer`, and with `result`."""
     results = [run.results.get(index) for index in range(len(run.rows))]
-    if not _is_frame(items):
+    if not is_frame(items):
         return results
     frame = items.copy()
 
@@ -201,7 +223,7 @@ def give_back(items: Any, run: Run, has_choices: bool, has_form: bool) -> Any:
         kind = "float64" if is_number and name.endswith("probability") else object
         frame[name] = pandas.Series(values, index=range(len(values)), dtype=kind).set_axis(frame.index)
 
-    if has_choices:
+    if run.choices is not None:
         add("label", [result.label if result else None for result in results])
         add("probability", [result.probability if result else None for result in results])
     elif has_form:

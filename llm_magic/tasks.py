@@ -118,6 +118,10 @@ class Parts(Shown):
         pairs = zip(self.separators, self.generations, strict=True)
         return "".join(before + generation.text.strip() for before, generation in pairs).strip()
 
+    @property
+    def model(self) -> str:
+        return self.generations[0].model
+
     def __str__(self) -> str:
         return self.text
 

@@ -210,7 +210,7 @@ VALUES = [
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 @pytest.mark.parametrize("counter", COUNTERS)
 def test_no_value_exceeds_any_budget(value, counter):
-    for budget_tokens in (0, 1, 2, 3, 5, 9, 17, 40, 100, 333, 5000):
+    for budget_tokens in (0, 1, 3, 9, 40, 333, 5000):
         told = describe("x", value, budget_tokens, COUNTERS[counter])
         assert told.tokens == COUNTERS[counter](told.text) <= budget_tokens
         assert told.is_cut or told.text
@@ -435,7 +435,7 @@ def frames(draw):
     return frame.iloc[::-1] if draw(st.booleans()) else frame
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(frames(), st.integers(0, 150) | st.integers(0, 2000), st.sampled_from(list(COUNTERS)))
 def test_any_frame_keeps_to_any_budget(frame, budget_tokens, counter):
     told = describe("df", frame, budget_tokens, COUNTERS[counter])
@@ -446,7 +446,7 @@ def test_any_frame_keeps_to_any_budget(frame, budget_tokens, counter):
     assert len(whole.text.split("\n")) <= 1 + len(frame.columns) + 2 + 5 + 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(frames())
 def test_the_first_rows_are_csv_with_all_columns(frame):
     import csv  # the oracle

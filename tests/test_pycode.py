@@ -141,7 +141,7 @@ except (ValueError, TypeError) as error:
 @given(
     st.integers(0, len(SNIPPET)), st.integers(0, 3), st.sampled_from(["", "(", ")", "'", "é", ":", "\n", "    ", "1"])
 )
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_a_syntax_error_is_told_where_python_finds_one(at, length, inserted):
     code = SNIPPET[:at] + inserted + SNIPPET[at + length :]
     try:
@@ -154,7 +154,7 @@ def test_a_syntax_error_is_told_where_python_finds_one(at, length, inserted):
 
 
 @given(st.text() | st.text(alphabet="ab=.()[]{}'\"\\\n\r\t #:%!?fé日@`,0", max_size=80))
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_any_text_is_judged_and_every_place_is_within_it(code):
     for problem in find_problems(code, NAMES):
         assert 0 <= problem.start < problem.end <= len(code)

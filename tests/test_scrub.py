@@ -153,7 +153,7 @@ def test_what_shows_only_when_its_neighbour_is_gone_goes_too():
     assert scrub(f"password: letmein {SHAPES['stripe']}\n", {}) == (f"password: {REMOVED} {REMOVED}\n", 2)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join))
 def test_a_scrubbed_text_has_nothing_more_to_scrub(text):
     environment = {"A_KEY": "blue sky day"}
@@ -171,11 +171,11 @@ HOSTILE = ["a", "-", "\\", "password", "token=", "token='", 'token="\\', "passwo
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_a_megabyte_made_to_be_slow_is_not(piece):
-    text = (piece * (2**20 // len(piece) + 1))[: 2**20]
+def test_what_is_made_to_be_slow_is_not(piece):
+    text = (piece * (2**18 // len(piece) + 1))[: 2**18]
     started = time.process_time()
     scrub(text, {"A_KEY": "blue sky day"})
-    assert time.process_time() - started < 1.5  # seconds; where a pattern goes back it takes minutes
+    assert time.process_time() - started < 0.6  # seconds; where a pattern goes back it takes minutes
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llm_magic.backends.infill import N_CANDIDATES, best_completion, find_marks, infill_ids
-from llm_magic.backends.stream import Stream
+from llm_magic.backends.stream import Stream, refuse_stops
 from llm_magic.choices import Choices, weigh
 from llm_magic.engine import generate as engine
 from llm_magic.engine.batch import Row, generate_batch
@@ -71,9 +71,9 @@ class LocalBackend:
         """The exact prompt: rendered through the chat template, or the raw text in mode `text`."""
         if not text:
             raise OptionError("the prompt is empty", "write what the model shall answer or continue")
-        if form is not None and (mode == "code" or sampling.stop):
-            other = "mode `code`" if mode == "code" else "a stop text"
-            raise OptionError(f"{other} and a {form.kind} exclude each other", f"leave out {other}")
+        if form is not None and mode == "code":
+            raise OptionError(f"mode `code` and a {form.kind} exclude each other", "leave out one of them")
+        refuse_stops(form, sampling)
         self._constrain(form)  # what is wrong with it is said before anything runs
         is_chat = mode != "text" and self.loaded.template is not None
         if mode == "ask" and not is_chat:
@@ -126,9 +126,21 @@ class LocalBackend:
         form: Form | None = None,
     ) -> Prompt:
         """A prompt from what was kept of it."""
-        if not all(0 <= token_id < self.decoder.config.vocabulary_tokens for token_id in ids):
-            raise OptionError(f"the prompt has ids that {self.loaded.name} lacks", "load the model that made it")
+        self.check_ids(ids)
         return self._to_prompt(text, ids, mode, sampling, messages, form)
+
+    def check_ids(self, ids: abc.Sequence[int]) -> None:
+        """Raise for ids that the vocabulary lacks."""
+        if not all(0 <= token_id < self.decoder.config.vocabulary_tokens for token_id in ids):
+            raise OptionError(f"{self.loaded.name} lacks some of the ids", "load the model that they were made with")
+
+    def check_form(self, form: Form | None, given: abc.Sequence[Token], forced_ids: abc.Sequence[int]) -> None:
+        """Raise where a form does not allow tokens behind those that are given."""
+        constraint = self._constrain(form, (token.id for token in given))
+        for token_id in forced_ids if constraint else ():
+            if not constraint.accept(token_id):
+                text = self.tokenizer.text_of(token_id)
+                raise OptionError(f"the {form.kind} does not allow {text!r} here", "put another token in its place")
 
     @property
     def has_infill(self) -> bool:
@@ -247,9 +259,8 @@ class LocalBackend:
             return []
         token = self._to_token(step, *text.push(step.id))
         tokens = finder.push(token, text.open_bytes)
-        if stream.constraint and not stream.constraint.accept(step.id):
-            kind = stream.prompt.form.kind
-            raise OptionError(f"the {kind} does not allow {token.text!r} here", "put another token in its place")
+        if stream.constraint:
+            stream.constraint.accept(step.id)  # what was forced was checked before
         if finder.is_found or (stream.constraint and stream.constraint.is_finished):
             stream.finish_reason = "stop"
         return tokens
@@ -319,6 +330,8 @@ class LocalBackend:
         """How likely each choice is behind each prompt, in order; what a prompt shares with the one before is not
         computed again."""
         ids, texts = [self.tokenizer.encode(choice) for choice in choices], deque()
+        if len(set(map(tuple, ids))) < len(ids):
+            raise OptionError("two choices have the same tokens", "give choices that differ for this model")
 
         def read() -> Iterator[list[int]]:
             for prompt in prompts:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magic.engine.generate import Order
-from llm_magic.errors import GenerationInterrupted
+from llm_magic.errors import GenerationInterrupted, OptionError
+from llm_magic.form import Form
 from llm_magic.generation import Generation, Maker, Prompt, Sampling, Token, replace_sampling
 from llm_magic.pycode import Problem, find_problems
 
@@ -37,6 +38,7 @@ class Stream:
         script: Generation | None = None,
         namespace: Mapping[str, Any] | None = None,
     ):
+        refuse_stops(prompt.form, sampling)
         self.prompt, self.sampling, self.sample, self.maker = prompt, sampling, sample, maker
         self.tokens = list(given)
         self._forced = dict(enumerate(forced_ids, start=len(given)))
@@ -118,6 +120,12 @@ class Stream:
         if self._namespace is None or self.finish_reason == "interrupted":
             return ()
         return find_problems("".join(token.text for token in self.tokens), self._namespace)
+
+
+def refuse_stops(form: Form | None, sampling: Sampling) -> None:
+    """Raise for stop texts beside a form: what they cut off would not have it."""
+    if form is not None and sampling.stop:
+        raise OptionError(f"a stop text and a {form.kind} exclude each other", "leave out one of them")
 
 
 def finish(stream: Stream) -> Generation:

@@ -7,7 +7,6 @@ Grammar-constrained decoding: of all tokens only those stay that some text of th
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import re
 from collections import OrderedDict
@@ -61,22 +60,21 @@ class Constrainer:
     def start(self, form: Form, ids: Sequence[int] = ()) -> Constraint:
         """A text of that form, behind the tokens that it has already. Raises, with position and reason, for a form
         that cannot be read or followed."""
-        if form not in self._matchers:
-            self._matchers[form] = self._compile(form)
+        matcher = self._matchers.get(form)
+        if matcher is None:
+            matcher = self._matchers[form] = self._compile(form)
             while len(self._matchers) > _KEPT_FORMS:
                 self._matchers.popitem(last=False)
-        constraint = Constraint(self._matchers[form].deep_copy(), form)
+        constraint = Constraint(matcher.deep_copy(), form)
         for token_id in ids:
             if not constraint.accept(token_id):
                 raise OptionError(f"the text does not have the form of the {form.kind}", "begin it again")
         return constraint
 
     def _compile(self, form: Form) -> LLMatcher:
-        matcher = self._match(
-            dataclasses.replace(form, source=narrow_digits(form.source)) if form.kind == "regex" else form
-        )
-        if isinstance(matcher, str):
-            matcher = self._match(form)  # so that the place of an error is that in what was written
+        matcher = self._match(narrow(form))
+        if isinstance(matcher, str):  # no narrower than it was written: its limits, or an error with its place
+            matcher = self._match(form)
         if isinstance(matcher, str):
             raise OptionError(*_EXPLAIN[form.kind](self, form, matcher))
         return matcher
@@ -134,8 +132,15 @@ def _parts(schema: Any) -> Iterable[tuple[str, Any]]:
             yield key, value
 
 
+def narrow(form: Form) -> Form:
+    """The form with limits to what is open-ended, and digits that are digits."""
+    if form.kind == "schema":
+        return Form("schema", json.dumps(limit_schema(json.loads(form.source))))
+    return Form("regex", narrow_digits(form.source)) if form.kind == "regex" else form
+
+
 def _schema_grammar(source: str) -> str:
-    return LLMatcher.grammar_from_json_schema(limit_schema(json.loads(source)), overrides=copy.copy(_JSON_STYLE))
+    return LLMatcher.grammar_from_json_schema(json.loads(source), overrides=copy.copy(_JSON_STYLE))
 
 
 _GRAMMARS = {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,7 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
         raise OptionError("the prompt is empty", "write what the model shall answer or continue; %llm help tells more")
     llm = notebook.model(options.get("model"), screen.track)
     chat = options.get("chat")
+    _refuse_together(options)
     place = notebook.find_place(chat, options.get("continue_", False))
     form = _read_form(command)
     settings = replace_sampling(suit_form(notebook.defaults) if form else notebook.defaults, command.sampling)
@@ -53,7 +53,7 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
     text, notes = given + command.text, (*command.notes, *notes)
 
     def make(place: Place) -> Prompt:
-        system = options.get("system", None if place.before or is_raw else notebook.system)
+        system = options.get("system", None if place.messages or is_raw else notebook.system)
         values = form | dataclasses.asdict(settings)
         return llm.prompt(text, mode=mode, system=system, history=place.messages, **values)
 
@@ -73,10 +73,20 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
     return generation
 
 
+def _refuse_together(options: Mapping[str, Any]) -> None:
+    """Raise for options of which one would do nothing."""
+    for one, others in (("choices", ("regex", "schema", "grammar", "samples")), ("insert", ("samples",))):
+        for other in others:
+            if one in options and other in options:
+                raise OptionError(f"--{one} and --{other} exclude each other", "give one of them")
+
+
 def insert_code(screen: Screen, command: Command, generation: Generation) -> None:
-    """Put code into a cell, where that was asked for. It is not run."""
+    """Put code into a cell, where that was asked for, and it is whole. It is not run."""
     where, code = command.options.get("insert"), strip_fences(generation.text)
-    if where and code:
+    if where and generation.finish_reason != "stop":
+        screen.say("the code was cut off: it was not put into a cell")
+    elif where and code:
         screen.insert(code, where == "replace")
 
 
@@ -84,9 +94,10 @@ def _read_form(command: Command) -> dict[str, Any]:
     """The form that the options ask for; a schema or grammar may be a variable of the notebook or a file."""
     form = {name: command.options[name] for name in ("regex", "schema", "grammar") if name in command.options}
     for name in form.keys() - {"regex"}:
-        word = form[name]
-        if word in command.namespace and not isinstance(command.namespace[word], types.ModuleType):
-            form[name] = command.namespace[word]
+        word, value = form[name], command.namespace.get(form[name])
+        is_text = isinstance(value, str) and len(value.split()) > 1  # one word would be taken for a field
+        if is_text or isinstance(value, dict) or hasattr(value, "model_json_schema"):
+            form[name] = value
         elif re.fullmatch(r"[^\n{}]+\.(json|lark|gbnf|txt)", word):
             try:
                 form[name] = Path(word).expanduser().read_text(encoding="utf-8")
@@ -154,6 +165,7 @@ def _weigh(
         screen.show(prompt, (*notes, f"choices: {', '.join(choices)}; nothing was computed"))
         return prompt
     value = llm.choose_behind(prompt, choices)
+    notebook.latest_model = command.options.get("model") or notebook.default_model or ""
     notebook.remember(value)
     screen.show(value, notes)
     return value
@@ -164,14 +176,16 @@ def retry(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     latest, llm = find_latest(notebook, screen)
     fresh = {"seed": latest.sampling.seed + 1, "max_tokens": latest.prompt.sampling.max_tokens}
     settings = replace_sampling(latest.sampling, fresh | command.sampling)
-    return follow(notebook, screen, command, llm.start_again(latest, settings), command.notes)
+    stream = llm.start_again(latest, settings, namespace_of(latest, command))
+    return follow(notebook, screen, command, stream, command.notes)
 
 
 def continue_(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     """Go on where the latest generation was cut off."""
     latest, llm = find_latest(notebook, screen)
     changes = {"max_tokens": notebook.defaults.max_tokens} | command.sampling
-    return follow(notebook, screen, command, llm.start_from(latest, **changes), command.notes)
+    stream = llm.start_from(latest, namespace_of(latest, command), **changes)
+    return follow(notebook, screen, command, stream, command.notes)
 
 
 def branch(notebook: Notebook, command: Command, screen: Screen) -> Generation:
@@ -182,7 +196,14 @@ def branch(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     standing = latest.tokens[int(index)] if -len(latest.tokens) <= int(index) < len(latest.tokens) else None
     if standing is not None and standing.text.startswith(" ") and token == text:
         token = f" {token}"  # a word in place of a word; quotes keep it as it is
-    return follow(notebook, screen, command, llm.start_branch(latest, int(index), token, **command.sampling), ())
+    namespace = namespace_of(latest, command)
+    stream = llm.start_branch(latest, int(index), token, namespace, **command.sampling)
+    return follow(notebook, screen, command, stream, ())
+
+
+def namespace_of(generation: Generation, command: Command) -> Mapping[str, Any] | None:
+    """What code is checked against; None for what is none."""
+    return command.namespace if generation.prompt.mode == "code" else None
 
 
 def _unquote(text: str) -> str:

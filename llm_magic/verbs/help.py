@@ -16,6 +16,7 @@ from llm_magic.grammar import (
     TAKES_NOTHING,
     TAKES_NUMBER,
     TAKES_PROMPT,
+    TAKES_SAVED,
     TAKES_SUBJECT,
     TAKES_SWITCH,
     TAKES_TEXT,
@@ -39,6 +40,7 @@ _ARGUMENTS = {
     TAKES_BRANCH: "I TOKEN",
     TAKES_SWITCH: "[on|off]",
     TAKES_SUBJECT: "[NAME|In[n]]",
+    TAKES_SAVED: "[NAME]",
     TAKES_NUMBER: "[N]",
 }
 

@@ -15,8 +15,8 @@ from llm_magic.grammar import (
     OUT,
     QUIET,
     SHOWING,
-    TAKES_NAME,
     TAKES_NUMBER,
+    TAKES_SAVED,
     UI,
     Command,
     Verb,
@@ -53,10 +53,8 @@ def replay(notebook: Notebook, command: Command, screen: Screen) -> Generation:
     if not command.text:
         latest, llm = find_latest(notebook, screen)
         value = follow(notebook, screen, command, llm.start_replay(latest), command.notes)
-        if len(value.tokens) < len(latest.tokens) and value.finish_reason == "interrupted":
-            return value
-        then, index = latest.tokens, latest.diff(value).first_difference
-        now_texts, then_texts = [t.text for t in value.tokens], [t.text for t in then]
+        then_ids, then_texts = [t.id for t in latest.tokens], [t.text for t in latest.tokens]
+        is_whole, is_steered = latest.finish_reason != "interrupted", False
     else:
         record = open_history().get(int(command.text))
         llm = notebook.model(notebook.find_model(record.model), screen.track)
@@ -65,15 +63,19 @@ def replay(notebook: Notebook, command: Command, screen: Screen) -> Generation:
         prompt = llm.read_prompt(record)
         notebook.begin_prompt(notebook.find_model(record.model), None)
         value = follow(notebook, screen, command, llm.start(prompt, record.extra.get("sample", 0)), command.notes)
-        index = find_difference(record, value)
-        now_texts, then_texts = [t.text for t in value.tokens], llm.read_pieces(record.token_ids)
-    screen.say(_say_difference(index, then_texts, now_texts))
+        then_ids, then_texts = record.token_ids, llm.read_pieces(record.token_ids)
+        is_whole, is_steered = record.finish_reason != "interrupted", record.extra.get("is_steered", False)
+    was_stopped = value.finish_reason == "interrupted"
+    index = find_difference(then_ids, [token.id for token in value.tokens], is_whole, not was_stopped)
+    line = _say_difference(index, then_texts, [token.text for token in value.tokens])
+    screen.say(f"{line} (its settings or tokens were changed on the way)" if is_steered and index is not None else line)
     return value
 
 
 def _say_difference(index: int | None, then: list[str], now: list[str]) -> str:
     if index is None:
-        return f"all {len(now)} tokens are as they were"
+        n = min(len(then), len(now))
+        return f"all {n} tokens are as they were" if len(now) >= len(then) else f"the first {n} are as they were"
     texts = [repr(texts[index]) if index < len(texts) else "the end" for texts in (then, now)]
     return f"token {index} differs: {texts[0]} then, {texts[1]} now"
 
@@ -111,5 +113,5 @@ VERBS = (
         replay,
         (*SHOWING, NO_STREAM, UI),
     ),
-    Verb("template", TAKES_NAME, "save the last prompt, its options and {holes}; -t NAME uses it", template, (OUT,)),
+    Verb("template", TAKES_SAVED, "save the last prompt, its options and {holes}; -t NAME uses it", template, (OUT,)),
 )

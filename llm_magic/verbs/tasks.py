@@ -13,6 +13,7 @@ from llm_magic.grammar import (
     COMMON,
     DRY_RUN,
     INSERT,
+    NAME,
     RAW,
     TAKES_SUBJECT,
     TAKES_TEXT,
@@ -67,6 +68,8 @@ def translate(notebook: Notebook, command: Command, screen: Screen) -> Generatio
     if len(tasks.split_text(text, tasks.TRANSLATION_PART_TOKENS, llm.count_tokens)) > 1 and not _is_dry(command):
         settings = replace_sampling(notebook.defaults, command.sampling)
         value = llm.translate(text, language, track=screen.track, **dataclasses.asdict(settings))
+        notebook.begin_prompt(command.options.get("model"), None)
+        notebook.remember(value)
         screen.show(value, command.notes)
         return value
     return _run(notebook, command, screen, llm, tasks.ask_translation(text, language), "ask")
@@ -80,8 +83,8 @@ def _run(notebook: Notebook, command: Command, screen: Screen, llm: LLM, text: s
     """Generate behind a ready-made prompt."""
     options = command.options
     settings = replace_sampling(notebook.defaults, command.sampling)
-    values = {"system": options["system"]} if "system" in options else {}
-    prompt = llm.prompt(text, mode=mode, **values, **dataclasses.asdict(settings))
+    system = options.get("system", notebook.system if mode == "ask" else None)
+    prompt = llm.prompt(text, mode=mode, system=system, **dataclasses.asdict(settings))
     if _is_dry(command):
         screen.show(prompt, (*command.notes, "nothing was generated"))
         return prompt
@@ -106,7 +109,7 @@ def _read_subject(command: Command, is_error_first: bool) -> str | BaseException
 def _read_value(command: Command, name: str) -> Any:
     """What a name means: a cell, an error, a variable's text; else the text as it stands."""
     start = name.split("[")[0].split(".")[0]
-    if "\n" in name or start not in command.namespace:
+    if not NAME.fullmatch(name) or start not in command.namespace:
         return name
     value = find(name, command.namespace)
     return value if isinstance(value, str | BaseException) else str(value)
