@@ -3,10 +3,11 @@
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "LLMError", "Sampling", "load"]
+__all__ = ["LLM", "GenerationInterrupted", "LLMError", "Sampling", "load"]
 
 _HOMES = {
     "LLM": "llm_magic.llm",
+    "GenerationInterrupted": "llm_magic.errors",
     "LLMError": "llm_magic.errors",
     "Sampling": "llm_magic.generation",
     "load": "llm_magic.llm",

@@ -92,7 +92,10 @@ def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(choices, str):
         raise OptionError(f"the choices are the one text {choices!r:.60}", 'give a list, as ["yes", "no"]')
-    texts = tuple(choices)
+    try:
+        texts = tuple(choices)
+    except TypeError:
+        raise OptionError(f"the choices are {choices!r:.60}", 'give a list, as ["yes", "no"]') from None
     fix = 'give texts of at least one character, as choices=["yes", "no"]'
     if not texts:
         raise OptionError("there are no choices", fix)

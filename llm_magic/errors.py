@@ -47,9 +47,9 @@ class NumericError(LLMError):
 class GenerationInterrupted(KeyboardInterrupt):
     """The user stopped a generation; what was there by then is in `generation`."""
 
-    def __init__(self, generation):
+    def __init__(self, generation, what: str = "generation interrupted"):
         self.generation = generation
-        super().__init__("generation interrupted: the partial result is in .generation")
+        super().__init__(f"{what}: the partial result is in .generation")
 
 
 def nearest(word: str, known, limit: int = 3) -> str:

@@ -47,7 +47,10 @@ def make_form(regex: str | None = None, schema: Any = None, grammar: str | None 
     if not named:
         return None
     if schema is not None:
-        return Form("schema", json.dumps(_read_schema(schema), ensure_ascii=False))
+        try:
+            return Form("schema", json.dumps(_read_schema(schema), ensure_ascii=False, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise OptionError(f"the schema is no JSON ({error})", "give plain values") from None
     source = given[named[0]]
     if not isinstance(source, str) or not source:
         raise OptionError(f"{named[0]} is {source!r:.60}", "give a text of at least one character")
@@ -56,7 +59,10 @@ def make_form(regex: str | None = None, schema: Any = None, grammar: str | None 
 
 def _read_schema(schema: Any) -> dict[str, Any]:
     if hasattr(schema, "model_json_schema"):
-        schema = schema.model_json_schema()
+        try:
+            schema = schema.model_json_schema()
+        except Exception as error:  # whatever a user's class raises
+            raise OptionError(f"the class cannot tell its schema ({error})", "give the schema itself") from None
     if isinstance(schema, str) and not schema.lstrip().startswith(("{", "[")):
         return read_shorthand(schema)
     if isinstance(schema, str):
@@ -66,7 +72,10 @@ def _read_schema(schema: Any) -> dict[str, Any]:
             where = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "it"
             raise OptionError(f"the schema is no JSON: at {where}, {error}", "mend it there") from None
     if not isinstance(schema, Mapping):
-        raise OptionError(f"the schema is a {type(schema).__name__}", "give an object, or shorthand: name, age int")
+        raise OptionError(
+            f"the schema is a {type(schema).__name__}",
+            "give name, age int; or JSON Schema; or a Pydantic class",
+        )
     return dict(schema)
 
 
@@ -79,7 +88,7 @@ _TYPES = {
     "date": {"type": "string", "format": "date"},
     "list": {"type": "array", "items": {"type": "string"}},
 }
-_FIELD = re.compile(r"\s*([^\s,:]+)(?:[ \t]+([^,]*?))?\s*(?:,|$)")
+_FIELD = re.compile(r"\s*([^\s,:]+)(?:(?:\s*:\s*|[ \t]+)([^,]*?))?\s*(?:,|$)")
 
 
 def read_shorthand(text: str) -> dict[str, Any]:
@@ -114,6 +123,8 @@ are int, list; or a choice, as good|bad
 
 
 def _read_type(name: str, kind: str, position: int) -> dict[str, Any]:
+    if (match := re.fullmatch(r"list\[(.+)\]", kind)) is not None:
+        return {"type": "array", "items": _read_type(name, match[1].strip(), position + 5)}
     if "|" in kind:
         options = [option.strip() for option in kind.split("|")]
         if not all(options):
@@ -121,8 +132,6 @@ def _read_type(name: str, kind: str, position: int) -> dict[str, Any]:
                 f"the schema's field {name!r} has an empty choice, at character {position + 1}", "drop a |"
             )
         return {"enum": list(dict.fromkeys(options))}
-    if (match := re.fullmatch(r"list\[(.+)\]", kind)) is not None:
-        return {"type": "array", "items": _read_type(name, match[1].strip(), position + 5)}
     if kind in _TYPES:
         return dict(_TYPES[kind])
     fix = f"the nearest are {nearest(kind, _TYPES)}; or a choice, as good|bad"
@@ -147,6 +156,7 @@ _LISTS, _MAPPINGS = (
     ("properties", "$defs", "definitions", "patternProperties"),
 )
 _COMBINING = ("anyOf", "oneOf", "allOf", "$ref")  # beside which an object's properties are not all that it may have
+_CLOSED_FORMATS = ("date", "time", "date-time", "uuid", "ipv4", "ipv6")  # which end by themselves
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _DECIDE = {"type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "not", "if", "properties", "items", "pattern"}
 
@@ -174,7 +184,7 @@ def _limit(schema: Any, characters: int, depth: int) -> Any:
             limited[key] = {name: _limit(one, characters, depth + 1) for name, one in schema[key].items()}
     if is_fixed:
         return limited
-    if "string" in kinds and "format" not in schema:
+    if "string" in kinds and schema.get("format") not in _CLOSED_FORMATS:
         limited.setdefault("maxLength", _at_least(schema.get("minLength"), characters))
     if "array" in kinds:
         limited.setdefault("items", _limit(True, min(characters, LISTED_CHARACTERS), depth + 1))

@@ -309,6 +309,9 @@ class Generation(Viewed):
         """Both side by side, with what differs."""
         return Comparison((self, other))
 
+    def _repr_llm_(self) -> str:
+        return self.text
+
     def __getstate__(self) -> dict[str, Any]:
         """What is saved of a generation: all but its model."""
         return self.__dict__ | {"maker": None}
@@ -469,6 +472,6 @@ def replace_sampling(sampling: Sampling, changes: dict[str, Any]) -> Sampling:
 
 def suit_form(defaults: Sampling) -> Sampling:
     """Defaults for an output with a form: room to end, no stop texts, no penalty on what it copies from the prompt."""
-    return dataclasses.replace(
-        defaults, max_tokens=max(defaults.max_tokens, FORM_TOKENS), repetition_penalty=1.0, stop=()
-    )
+    is_untouched = defaults.max_tokens == Sampling().max_tokens
+    max_tokens = FORM_TOKENS if is_untouched else defaults.max_tokens
+    return dataclasses.replace(defaults, max_tokens=max_tokens, repetition_penalty=1.0, stop=())

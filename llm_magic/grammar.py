@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import keyword
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -51,7 +52,7 @@ def _seed(text: str) -> int:
 
 
 def _identifier(text: str) -> str:
-    if not text.isidentifier():
+    if not text.isidentifier() or keyword.iskeyword(text):
         raise OptionError(f"{text!r} is no name for a variable", "give a name such as answer")
     return text
 
@@ -64,6 +65,12 @@ def _place(text: str) -> str:
     if text not in ("next", "replace"):
         raise OptionError(f"{text!r} is no place for code", "give next (a new cell) or replace (this one)")
     return text
+
+
+def _positive(text: str) -> int:
+    if (value := _whole(text)) < 1:
+        raise OptionError(f"{text!r} is too small", "give a whole number, 1 or more")
+    return value
 
 
 SAMPLING_OPTIONS = (
@@ -107,7 +114,7 @@ TO = Option(("--to",), "to", "the language to translate to", str, "LANGUAGE")
 QUESTION = Option(("--question",), "question", "rank the lines of the text as answers to it", str, "TEXT")
 FIND = Option(("-q", "--find"), "find", "those in which all words of TEXT occur", str, "TEXT")
 CLEAR = Option(("--clear",), "clear", "delete all of it")
-COUNT_RECORDS = Option(("-k",), "k", "how many to list (20)", _whole, "N")
+COUNT_RECORDS = Option(("-k",), "k", "how many to list (20)", _positive, "N")
 COUNT = Option(("-k",), "k", "how many tokens to list", _whole, "N")
 
 SHOWING = (OUT, QUIET, PROBS)
@@ -183,14 +190,22 @@ def read_command(line: str, body: str | None, verbs: Mapping[str, Verb]) -> Comm
 
 
 def _read_verb(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb]) -> Command | None:
-    """The command, or None where what follows does not parse as the verb's arguments."""
+    """The command, or None where what follows is a sentence, and no arguments of the verb."""
+    command = _read_arguments(verb, rest, body, verbs)
+    words = rest.split()
+    if command is None and body is None and len(words) < 3 and not any(map(str.isalpha, words)):
+        raise OptionError(f"`{verb.name}` cannot take {rest!r}", f"%llm help {verb.name}; as a prompt: %llm -- …")
+    return command
+
+
+def _read_arguments(verb: Verb, rest: str, body: str | None, verbs: Mapping[str, Verb]) -> Command | None:
     takes_text = verb.takes in (TAKES_TEXT, TAKES_PROMPT) or (verb.takes == TAKES_SUBJECT and body is not None)
     if not takes_text and body is not None:
         return None
     try:
         options, text = _read_options(rest, verb.options, f"`{verb.name}`")
     except OptionError:
-        if takes_text or len(rest.split()) < 3:
+        if takes_text or rest.startswith("-") or len(rest.split()) < 3:
             raise
         return None  # a sentence that begins with the word
     if takes_text:

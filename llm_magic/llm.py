@@ -16,7 +16,7 @@ with warnings.catch_warnings():
 
 from llm_magic import tasks
 from llm_magic.backends.local import PREFIX_CACHE_BYTES, LocalBackend
-from llm_magic.backends.stream import Batch, Stream, finish
+from llm_magic.backends.stream import Batch, Stream, check_k, find_index, finish
 from llm_magic.choices import Choices, Ranking, check_choices
 from llm_magic.errors import GenerationInterrupted, OptionError, nearest
 from llm_magic.form import make_form
@@ -38,7 +38,7 @@ from llm_magic.history import Record
 from llm_magic.options import PromptOptions
 from llm_magic.progress import Track, finish_steps, show_progress
 from llm_magic.records import open_history, read_prompt_parts
-from llm_magic.rows import Result, Run, is_frame, read_rows, run_rows
+from llm_magic.rows import Result, Run, read_rows, run_rows, take_items
 from llm_magic.weights import store
 from llm_magic.weights.load import load_model
 
@@ -211,8 +211,7 @@ class LLM:
         far in `.generation`; the same call again goes on from there.
         """
         texts = None if choices is None else check_choices(choices)
-        if not is_frame(items):
-            items = list(items.iter_rows(named=True)) if hasattr(items, "iter_rows") else list(items)  # polars' frames
+        items = take_items(items)
 
         def make_prompt(text: str) -> Prompt:
             prompt = self.prompt(text, **options)
@@ -265,6 +264,8 @@ class LLM:
 
     def condense(self, text: str, track: Track | None = show_progress, answer_tokens: int | None = None) -> str:
         """The text, or summaries of its parts where it leaves no room for an answer of so many tokens."""
+        if not text.strip():
+            raise OptionError("the text is empty", "give one that says something")
         answer_tokens = min(answer_tokens or self.defaults.max_tokens, self._backend.context_tokens // 4)
         frame_tokens = len(self.prompt(tasks.ask_summary(" ")).ids)
         room_tokens = max(1, self._backend.context_tokens - answer_tokens - frame_tokens)
@@ -284,6 +285,8 @@ class LLM:
         self, text: str, to: str, *, track: Track | None = show_progress, **options: Unpack[PromptOptions]
     ) -> Generation | tasks.Parts:
         """The text in another language (`to="French"`); a long one in parts, at the seams of its paragraphs."""
+        if not text.strip() or not to.strip():
+            raise OptionError(f"the {'language' if text.strip() else 'text'} is empty", "give both")
         parts = tasks.split_text(text, tasks.TRANSLATION_PART_TOKENS, self.count_tokens)
         if len(parts) < 2:
             return self(tasks.ask_translation(text, to), **options)
@@ -335,7 +338,7 @@ class LLM:
 
     def next(self, text: str, k: int = 10) -> Distribution:
         """The k most likely tokens behind a text, without a chat template."""
-        return self._backend.next(text, _check_k(k))
+        return self._backend.next(text, check_k(k))
 
     def tokenize(self, text: str) -> Prompt:
         """The ids and pieces that a raw text is cut into; it may be longer than the context."""
@@ -431,7 +434,7 @@ class LLM:
         **changes,
     ) -> Stream:
         """`branch_from`, token by token. An index behind the last token overrules the end of the text."""
-        index = _check_index(generation, index, len(generation.tokens))
+        index = find_index(generation, index, len(generation.tokens))
         standing = generation.tokens[index] if index < len(generation.tokens) else generation.end
         forced_ids = self._backend.read_token(token, standing)
         kept = generation.tokens[:index]
@@ -453,13 +456,14 @@ class LLM:
     def distribution_at(self, generation: Generation, index: int, k: int = 20, **changes) -> Distribution:
         """What the token at `index` was chosen from, exactly: under its own settings, or changed ones."""
         tokens = (*generation.tokens, generation.end) if generation.end else generation.tokens
-        index = _check_index(generation, index, len(tokens) - 1)
+        index = find_index(generation, index, len(tokens) - 1)
         settings = replace_sampling(tokens[index].sampling or generation.sampling, changes)
-        return self._backend.distribution(generation.prompt, generation.tokens[:index], settings, _check_k(k))
+        return self._backend.distribution(generation.prompt, generation.tokens[:index], settings, check_k(k))
 
     def forget(self) -> None:
-        """Empty the prefix cache."""
+        """Empty the prefix cache, and what is left of maps that were interrupted."""
         self._backend.prefix_cache.clear()
+        self._unfinished.clear()
 
     @property
     def info(self) -> ModelInfo:
@@ -493,17 +497,3 @@ class LLM:
         if self._loaded is None:
             return f"<LLM {self.name}: unloaded>"
         return f"<LLM {self.name}: {self.info.parameters / 1e6:,.0f}M parameters, {self._backend.loaded.format}>"
-
-
-def _check_k(k: int) -> int:
-    if k < 1:
-        raise OptionError(f"k is {k}", "give a whole number, 1 or more")
-    return k
-
-
-def _check_index(generation: Generation, index: int, last: int) -> int:
-    """An index of a token, counted from the end where it is negative."""
-    found = index + len(generation.tokens) if index < 0 else index
-    if not 0 <= found <= last:
-        raise OptionError(f"there is no token {index}", f"the text has {len(generation.tokens)}, counted from 0")
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import secrets
 import sys
 from typing import Any
@@ -29,6 +30,7 @@ from llm_magic.verbs.generate import run_prompt
 from llm_magic.verbs.help import describe_all
 
 _DEFAULTS = Sampling()
+_IPYTHONS = re.compile(r"exit|quit|open|get_ipython|In|Out|_{1,3}|_i{1,3}|_[iod]h|_i\d+")  # names of its own
 _STEERING = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "seed"]
 
 
@@ -117,13 +119,18 @@ class LLMMagics(Magics):
         return result
 
     def _namespace(self, local_ns: dict[str, Any]) -> dict[str, Any]:
-        """The user's variables, without what IPython put among them (`exit`, `open`, …) but for cells and their
-        results; and the last error."""
-        hidden, nothing = self.shell.user_ns_hidden, object()
+        """The user's variables, without what IPython put among them (`exit`, `open`, …) but for cells, as they were
+        typed, and their results; and the last error."""
+        shell, nothing = self.shell, object()
         error = {} if self.notebook.error is None else {"Err": self.notebook.error}
-        cells = {name: self.shell.user_ns[name] for name in ("In", "Out") if name in self.shell.user_ns}
-        variables = self.shell.user_ns | local_ns
-        own = {name: value for name, value in variables.items() if hidden.get(name, nothing) is not value}
+        cells = {"In": shell.history_manager.input_hist_raw, "Out": shell.user_ns.get("Out", {})}
+        variables = shell.user_ns | local_ns  # `user_ns_hidden` also has what a startup file made
+        hidden = {name for name in variables if _IPYTHONS.fullmatch(name)}
+        own = {
+            name: value
+            for name, value in variables.items()
+            if name not in hidden or shell.user_ns_hidden.get(name, nothing) is not value
+        }
         return error | cells | own
 
     def begin_cell(self, info=None) -> None:
@@ -136,7 +143,7 @@ class LLMMagics(Magics):
         """A cell has run; what it failed with is the last error, but for what was no more than mistyped."""
         error = getattr(result, "error_in_exec", None) or getattr(result, "error_before_exec", None)
         if error is not None and not isinstance(error, UsageError | KeyboardInterrupt):
-            self.notebook.error = error
+            self.notebook.error, self.notebook.error_cell = error, getattr(result.info, "raw_cell", None)
 
     def _record(self, question: str, result: Any) -> None:
         """Keep a result in the history; that it cannot be kept is said once, and ends nothing."""

@@ -39,7 +39,8 @@ class Notebook:
     latest_generation: Generation | None = None
     latest_model: str = ""  # that made the latest generation
     latest_chat: str | None = None
-    error: BaseException | None = None  # that a cell failed with last
+    error: BaseException | None = None  # that a cell failed with last, and the cell as it was typed
+    error_cell: str | None = None
     shown: Any = None  # what the running cell has shown already, so that it is not shown twice
     was_interrupted: bool = False  # in the running cell
     keeps_history: bool = True
@@ -112,6 +113,6 @@ class Notebook:
         """Forget conversations, results and prefixes; models and defaults stay."""
         self.chats.clear()
         self.conversation, self.latest, self.latest_generation, self.shown = (), None, None, None
-        self.latest_chat, self.place, self.error, self.latest_command = None, Place(), None, None
+        self.latest_chat, self.place, self.error, self.error_cell, self.latest_command = None, Place(), None, None, None
         for llm in self.models.values():
             llm.forget()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import numbers
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,15 @@ class Row:
     text: str | None
 
 
+def take_items(items: Any) -> Any:
+    """Items that can be gone through more than once: a frame of pandas' as it is, all else as a list."""
+    if isinstance(items, str | bytes | Mapping) or not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
+        raise OptionError(f"the items are one {type(items).__name__}", "give a list, or a data frame")
+    if is_frame(items):
+        return items
+    return list(items.iter_rows(named=True) if hasattr(items, "iter_rows") else items)  # polars' frames have it
+
+
 def read_rows(template: str, items: Any) -> list[Row]:
     """Each row's prompt: a frame's columns, or a mapping's values, in the holes of their names, any other item in every
     hole. None and NaN are missing.
@@ -57,7 +67,8 @@ def read_rows(template: str, items: Any) -> list[Row]:
 def _read_frame(template: str, frame: Any) -> list[Row]:
     names = sorted(hole_names(template))
     if not names:
-        raise OptionError("the template has no hole for the columns", "write {column} where its values shall stand")
+        fix = "write {column} where its values shall stand; df.rename makes a name of one that is none"
+        raise OptionError("the template has no hole for the columns", fix)
     for name in names:
         if (n := list(frame.columns).count(name)) != 1:
             problem = f"the frame has the column {name!r} {n} times" if n else f"the frame has no column {name!r}"
@@ -79,9 +90,10 @@ def is_frame(items: Any) -> bool:
 
 def _is_missing(value: Any) -> bool:
     """None, NaN and their like: what is a value's own and not equal to itself."""
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+    kind = type(value).__name__
+    if value is None or kind in ("NAType", "NaTType"):
         return True
-    return isinstance(value, float) and value != value
+    return (isinstance(value, numbers.Number) or kind in ("datetime64", "timedelta64")) and bool(value != value)
 
 
 Result = Generation | Choices
@@ -188,7 +200,7 @@ def _without_details(generation: Generation) -> Generation:
 
 
 def run_rows(run: Run, items: Any, has_form: bool, track: Track | None, kept: dict[bytes, Result]) -> Any:
-    """Run all rows behind a progress bar; what an interrupt or error leaves is put into `kept`, for the same call again."""
+    """Run all rows behind a progress bar; what an interrupt or error leaves goes into `kept`, for another time."""
     try:
         if track is None:
             finish_steps(run.follow())
@@ -199,8 +211,11 @@ def run_rows(run: Run, items: Any, has_form: bool, track: Track | None, kept: di
         kept |= run.finished
         if not isinstance(error, KeyboardInterrupt):
             raise
-        raise GenerationInterrupted(give_back(items, run, has_form)) from None
-    kept.clear()
+        n_done, n_rows = len(run.results), len(run.rows)
+        what = f"interrupted at {n_done:,} of {n_rows:,} rows; the same call again goes on from there"
+        raise GenerationInterrupted(give_back(items, run, has_form), what) from None
+    for key in run.keys.values():
+        kept.pop(key, None)
     if run.problems:
         warnings.warn(run.describe_problems(), stacklevel=3)
     return give_back(items, run, has_form)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import fresh, make_hf_model
 
+from llm_magic import rows
 from llm_magic.choices import weigh
 from llm_magic.engine import branches
 from llm_magic.errors import GenerationInterrupted, OptionError
@@ -182,3 +185,74 @@ def test_a_map_can_give_each_row_a_form(tiny_llm):
     frame = pd.DataFrame({"what": ["rain", "sun"]})
     found = tiny_llm.map("{what}: ", frame, regex="[a-c]{3}", mode="text", track=None)
     assert all(value and set(value) <= set("abc") and len(value) == 3 for value in found.value)
+
+
+def interrupt_map(llm, items, after=0.4, **options):
+    """Interrupt a map when a share of it is done; what is left of it."""
+
+    def track(label, steps):
+        for share in steps:
+            if share > after:
+                raise KeyboardInterrupt
+
+    with pytest.raises(GenerationInterrupted, match="the same call again goes on from there") as caught:
+        llm.map("{x}: ", items, mode="text", track=track, **options)
+    return caught.value.generation
+
+
+def test_what_an_interrupt_left_belongs_to_the_same_call_alone(tiny_llm):
+    llm, items = fresh(tiny_llm), [f"row {i}" for i in range(30)]
+    interrupt_map(llm, items, choices=["x", "y"])
+    kept = dict(llm._unfinished)
+    other = llm.map("{x}: ", items, choices=["a", "b"], mode="text", track=None)
+    assert all({choice.text for choice in found.choices} == {"a", "b"} for found in other)
+    assert llm._unfinished == kept  # another map has its own
+    interrupt_map(llm, items, after=-1, choices=["x", "y"])  # a second interrupt, at once, loses nothing
+    assert kept.items() <= llm._unfinished.items()
+
+
+def test_an_interrupt_while_results_are_taken_puts_none_on_another_row(tiny_llm, monkeypatch):
+    monkeypatch.setattr(rows, "DETAILED_ROWS", 2)
+    llm, items, strip = fresh(tiny_llm), [f"row {i}" for i in range(6)], rows._without_details
+    calls = []
+
+    def strip_or_stop(generation):
+        calls.append(generation)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return strip(generation)
+
+    monkeypatch.setattr(rows, "_without_details", strip_or_stop)
+    with pytest.raises(GenerationInterrupted):
+        llm.map("{x}: ", items, mode="text", max_tokens=3, track=None)
+    found = llm.map("{x}: ", items, mode="text", max_tokens=3, track=None)
+    assert [g.prompt.text for g in found] == [f"{item}: " for item in items]
+
+
+def test_a_mistake_of_the_call_is_no_problem_of_its_rows(tiny_llm):
+    for options, message in (
+        ({"max_token": 5}, "no option 'max_token'"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"regex": "[0-9"}, "error at character"),
+        ({"choices": ["a", "b"], "schema": "x"}, "choices and a schema exclude each other"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            tiny_llm.map("{x}: ", ["a", "b"], mode="text", track=None, **options)
+
+
+@pytest.mark.parametrize("items", ["apple pie", {"a": 1}, b"ab", None, 3])
+def test_one_thing_is_no_list_of_items(tiny_llm, items):
+    with pytest.raises(OptionError, match="the items are one"):
+        tiny_llm.map("{x}", items, choices=["a", "b"], mode="text", track=None)
+
+
+def test_every_kind_of_missing_value_is_missing(tiny_llm):
+    missing = [None, float("nan"), np.float32("nan"), np.datetime64("NaT"), pd.NA, pd.NaT, Decimal("NaN")]
+    with pytest.warns(UserWarning, match="7 of 8 rows"):
+        found = tiny_llm.map("{x}", [*missing, 1], choices=["a", "b"], mode="text", track=None)
+    assert found[:-1] == [None] * 7 and found[-1] is not None
+
+
+def test_a_hole_that_an_item_does_not_fill_is_named(tiny_llm):
+    with pytest.raises(OptionError, match=r"item 1: an item has nothing for \{row\[txt\]\}"):
+        tiny_llm.map("{row[txt]}", [{"row": {"txt": 1}}, {"row": {"text": 2}}], mode="text", track=None)

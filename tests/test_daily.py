@@ -334,7 +334,7 @@ def test_the_history_can_be_switched_off_and_emptied(shell, kept):
     shell.run("%config LLMMagics.history = True")
     shell.run("%llm kept")
     assert len(shell.run("%llm history")[1].result) == 1
-    assert "1 records are deleted" in shell.run("%llm history --clear")[0]
+    assert "1 record is deleted" in shell.run("%llm history --clear")[0]
     assert "nothing is remembered" in shell.run("%llm history")[0]
 
 
@@ -400,6 +400,105 @@ def test_a_saved_prompt_asks_for_its_holes(shell, kept):
     shell.run("del city")
     out, _ = shell.run("%llm -t weather")
     assert "lacks a value for {city}" in out and len(out.strip().splitlines()) == 1
+
+
+def test_a_refused_branch_leaves_the_latest_answer(shell):
+    shell.run("%llm --regex [0-9]{6} -T 1 hello")
+    text = shell["_llm"].text
+    out, _ = shell.run("%llm branch 2 zzz")
+    assert "does not allow" in out and shell["_llm"].text == text
+    assert shell.ip.find_line_magic("llm").__self__.notebook.latest_generation.text == text
+
+
+def test_a_template_of_a_template_keeps_its_holes(shell, kept):
+    shell.run("who = 'pirate'")
+    shell.run("%llm -s 'be a {who}' hello {who}")
+    shell.run("%llm template my-first.one")
+    shell.run("%llm -t my-first.one")
+    shell.run("%llm template second")
+    shell.run("who = 'poet'")
+    shell.run("%llm -t second")
+    assert shell["_llm"].prompt.messages[0].content == "be a poet"
+    shell.run("%llm --regex [ bad")  # what failed is no prompt to keep
+    shell.run("%llm template third")
+    shell.run("%llm -t third")
+    assert shell["_llm"].prompt.messages[0].content == "be a poet"
+
+
+def test_cut_off_code_is_not_put_into_a_cell(shell, monkeypatch):
+    inserted = []
+    monkeypatch.setattr(shell.ip, "set_next_input", lambda text, replace=False: inserted.append(text))
+    out, _ = shell.run("%llm code -n 2 --insert replace make it")
+    assert not inserted and "the code was cut off: it was not put into a cell" in out
+
+
+def test_code_that_is_tried_again_is_checked_again(shell, monkeypatch):
+    write(shell, monkeypatch, "print(nosuchname)")
+    shell.run("%llm code print it")
+    shell.run("%llm retry")
+    assert len(shell["_llm"].problems) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "%llm --choices a,b --schema x hello",
+        "%llm --choices a,b --samples 3 hello",
+        "%llm code --insert next --samples 2 hello",
+        "%llm fix --inser next In[3]",
+        "%llm explain --schema a the world of today",
+        "%llm replay -1",
+        "%llm branch 0",
+        "%llm --with In[1] --budget -5 hello",
+        "%llm history -k 0",
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_not_sent_to_the_model(shell, line):
+    out, result = shell.run(line)
+    assert result.error_in_exec is not None and len(out.strip().splitlines()) == 1
+    assert "_llm" not in shell.ip.user_ns
+
+
+def test_variables_that_ipython_hides_from_who_are_the_users_all_the_same(shell):
+    shell.ip.push({"city": "Rome"}, interactive=False)  # as a startup file does
+    shell.run("%llm see {city}")
+    assert shell["_llm"].prompt.messages[-1].content == "see Rome"
+    shell.run("%llm {open} and {exit}")
+    assert shell["_llm"].prompt.messages[-1].content == "{open} and {exit}"
+
+
+def test_a_cell_is_given_as_it_was_typed(shell):
+    store(shell, "%time x = 1")
+    shell.run("%llm explain In[1]")
+    assert "%time x = 1" in shell["_llm"].prompt.text and "get_ipython" not in shell["_llm"].prompt.text
+
+
+def test_an_empty_text_is_refused_and_an_unknown_name_is_said(shell):
+    shell.run("empty = ' '")
+    assert "the text is empty" in shell.run("%llm summarize empty")[0]
+    assert "the text is empty" in shell.run("%llm translate --to French empty")[0]
+    assert "the language is empty" in shell.run("%llm translate --to '' hello")[0]
+    assert "there is no variable recursion" in shell.run("%llm explain recursion")[0]
+
+
+def test_a_default_of_the_system_holds_for_tasks(shell):
+    shell.run("%config LLMMagics.system = 'Be kind.'")
+    shell.run("%llm explain recursion")
+    assert shell["_llm"].prompt.messages[0] == Message("system", "Be kind.")
+
+
+def test_a_record_is_restored_as_it_ended(tiny_llm, shell, kept):
+    shell.run("%llm -T 1 --regex [0-9]{3} hello")
+    g = shell["_llm"]
+    restored = tiny_llm.restore(tiny_llm.history()[0])
+    assert restored.finish_reason == "stop" and restored.value == g.value
+    assert [t.id for t in restored.tokens] == [t.id for t in g.tokens]
+    assert all(token.sampled_logprob is None for token in restored.tokens)
+
+
+def test_summaries_leave_room_in_any_context(tiny_llm):
+    g = fresh(tiny_llm).summarize("The cat sat. The dog ran.", max_tokens=512, track=None)
+    assert g.prompt.messages[-1].content.endswith("The cat sat. The dog ran.")
 
 
 # in code

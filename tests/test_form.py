@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from llm_magic.errors import LLMError, OptionError
 from llm_magic.form import limit_schema, make_form, read_shorthand
+from llm_magic.generation import Sampling
+from llm_magic.llm import LLM
 
 HOT = {"mode": "text", "temperature": 1.5, "top_k": 0, "top_p": 1.0}
 PERSON = {
@@ -197,3 +199,47 @@ def test_limits_only_narrow_a_schema(schema):
     ):
         if jsonschema.Draft202012Validator(limited).is_valid(value):
             jsonschema.validate(value, schema)
+
+
+@pytest.mark.parametrize("schema", [
+    {"allOf": [{"type": "object", "properties": {name: {"type": "integer"}}, "required": [name]} for name in "ab"]},
+    {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["b"]},
+    {"type": "integer", "minimum": 10**16},
+    {"type": "number", "exclusiveMinimum": 0, "maximum": 1e-8},
+    {"type": "object", "required": ["k" * 60], "additionalProperties": {"type": "integer"}},
+    {"type": "array", "items": {"type": "string"}, "minItems": 12},
+    {"type": "string", "minLength": 300},
+])  # fmt: skip
+def test_limits_make_no_schema_unsatisfiable(tiny_llm, schema):
+    tiny_llm.prompt("x", mode="text", schema=schema)
+
+
+def test_stop_texts_never_cut_an_output_with_a_form(tiny_llm):
+    llm = LLM(fresh(tiny_llm)._backend, defaults=Sampling(stop=("1",), max_tokens=90))
+    g = llm("the rain", regex="[0-9]{6}", **HOT)
+    assert len(g.value) == 6 and g.sampling.max_tokens == 90  # the user's own limit
+    for again in (lambda: g.branch(1, "2", stop=","), lambda: llm.start_again(g, Sampling(stop=("1",)))):
+        with pytest.raises(OptionError, match="a stop text and a regex"):
+            again()
+
+
+def test_a_refused_branch_is_refused_before_anything_is_generated(tiny_llm):
+    g = fresh(tiny_llm)("the rain", regex="[0-9]{6}", **HOT)
+    end_id = min(tiny_llm._backend.tokenizer.end_ids)
+    for token in ("zzz", end_id):
+        with pytest.raises(OptionError, match="the regex does not allow"):
+            tiny_llm.start_branch(g, 2, token)
+
+
+def test_lists_of_choices_and_colons_are_read():
+    properties = read_shorthand("x list[a|b], y: int, z : list[list[int]]")["properties"]
+    assert properties["x"] == {"type": "array", "items": {"enum": ["a", "b"]}}
+    assert properties["y"] == {"type": "integer"} and properties["z"]["items"]["items"] == {"type": "integer"}
+
+
+def test_what_is_no_json_is_refused_as_a_schema():
+    circular = {}
+    circular["a"] = circular
+    for schema in (circular, {"const": object()}, {"const": float("nan")}):
+        with pytest.raises(OptionError, match="the schema is no JSON"):
+            make_form(schema=schema)

@@ -375,7 +375,8 @@ def test_a_module_that_makes_its_names_when_asked_is_not_judged(monkeypatch):
 
 def test_a_module_that_is_forbidden_cannot_be_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "colorsys", None)
-    assert texts("import colorsys") == ["no module `colorsys` can be imported"]
+    (text,) = texts("import colorsys")
+    assert text.startswith("no module `colorsys` can be imported")
 
 
 def test_a_module_without_a_spec_can_be_imported(monkeypatch):
@@ -586,6 +587,7 @@ def test_a_very_long_name_is_told_in_one_short_line():
 
 
 def test_judging_warns_of_nothing_and_prints_nothing(recwarn, capsys):
+    names = set(vars(builtins))
     assert texts("x = '\\d'\n1 is 1\nassert (x, 'y')") == []
     assert not recwarn.list and capsys.readouterr() == ("", "")
-    assert "display" not in vars(builtins)
+    assert set(vars(builtins)) == names

@@ -317,6 +317,8 @@ class LocalBackend:
 
     def check_room(self, prompt: Prompt, choices: abc.Sequence[str]) -> Prompt:
         """The prompt, if each choice fits behind it."""
+        if prompt.form is not None:
+            raise OptionError(f"choices and a {prompt.form.kind} exclude each other", "leave out one of them")
         n_tokens = len(prompt.ids) + max(len(self.tokenizer.encode(choice)) for choice in choices)
         if n_tokens > self.context_tokens:
             raise ContextOverflow(

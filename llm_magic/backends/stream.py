@@ -174,3 +174,18 @@ class Batch:
     @property
     def generations(self) -> tuple[Generation, ...]:
         return tuple(stream.generation for stream in self.streams)
+
+
+def check_k(k: int) -> int:
+    """A number of tokens to list."""
+    if k < 1:
+        raise OptionError(f"k is {k}", "give a whole number, 1 or more")
+    return k
+
+
+def find_index(generation: Generation, index: int, last: int) -> int:
+    """An index of a token, counted from the end where it is negative."""
+    found = index + len(generation.tokens) if index < 0 else index
+    if not 0 <= found <= last:
+        raise OptionError(f"there is no token {index}", f"the text has {len(generation.tokens)}, counted from 0")
+    return found

@@ -66,6 +66,8 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
         return prompt
     notebook.begin_prompt(options.get("model"), chat, place)
     if options.get("samples", 1) != 1:
+        if chat is not None or "continue_" in options:
+            notes += ("sample 0 goes on in the conversation",)
         return _follow_samples(notebook, screen, command, llm.start_samples(prompt, options["samples"]), notes)
     stream = llm.start(prompt, namespace=command.namespace if mode == "code" else None)
     generation = follow(notebook, screen, command, stream, notes)
@@ -75,7 +77,7 @@ def run_prompt(notebook: Notebook, command: Command, screen: Screen) -> Generati
 
 def _refuse_together(options: Mapping[str, Any]) -> None:
     """Raise for options of which one would do nothing."""
-    for one, others in (("choices", ("regex", "schema", "grammar", "samples")), ("insert", ("samples",))):
+    for one, others in (("choices", ("regex", "schema", "grammar", "samples", "insert")), ("insert", ("samples",))):
         for other in others:
             if one in options and other in options:
                 raise OptionError(f"--{one} and --{other} exclude each other", "give one of them")

@@ -34,7 +34,8 @@ def history(notebook: Notebook, command: Command, screen: Screen) -> Records | R
     """What was asked and answered: the latest, those with some words, or one record whole."""
     archive = open_history()
     if command.options.get("clear"):
-        screen.say(f"{archive.clear()} records are deleted")
+        n = archive.clear()
+        screen.say(f"{n} record{' is' if n == 1 else 's are'} deleted")
         return None
     if command.text:
         record = archive.get(int(command.text))

@@ -32,28 +32,32 @@ if TYPE_CHECKING:
 def explain(notebook: Notebook, command: Command, screen: Screen) -> Generation | Prompt:
     """What the last error means, or what a cell, variable or text says."""
     llm = notebook.model(command.options.get("model"), screen.track)
-    return _run(notebook, command, screen, llm, llm.ask_explanation(_read_subject(command, is_error_first=True)), "ask")
+    subject, notes = _read_subject(notebook, command, llm)
+    return _run(notebook, _note(command, notes), screen, llm, llm.ask_explanation(subject), "ask")
 
 
 def fix(notebook: Notebook, command: Command, screen: Screen) -> Generation | Prompt:
     """The code that failed last, or a cell's, with its mistake corrected."""
     llm = notebook.model(command.options.get("model"), screen.track)
-    subject = _read_subject(command, is_error_first=True)
+    subject, notes = _read_subject(notebook, command, llm)
     failure = None
     if isinstance(subject, BaseException):
         code = failing_source(subject)
+        if code is None or "get_ipython().run_" in code:  # as IPython rewrote it
+            code = notebook.error_cell
         failure = llm.describe({"Err": subject})[0].text
         if code is None:
             raise OptionError("the last error came from no cell", "name the cell: %llm fix In[3]")
     else:
         code = subject
-    return _run(notebook, command, screen, llm, tasks.ask_correction(code, failure), "code")
+    return _run(notebook, _note(command, notes), screen, llm, tasks.ask_correction(code, failure), "code")
 
 
 def summarize(notebook: Notebook, command: Command, screen: Screen) -> Generation | Prompt:
     """A text in a few sentences; a long one in passes."""
     llm = notebook.model(command.options.get("model"), screen.track)
-    text = _read_text(notebook, command)
+    text, notes = _read_text(notebook, command, llm)
+    command = _note(command, notes)
     answer_tokens = command.options.get("max_tokens", notebook.defaults.max_tokens)
     shorter = llm.condense(text, screen.track, answer_tokens)
     return _run(notebook, command, screen, llm, tasks.ask_summary(shorter), "ask")
@@ -64,7 +68,10 @@ def translate(notebook: Notebook, command: Command, screen: Screen) -> Generatio
     if "to" not in command.options:
         raise OptionError("translate lacks its language", "write %llm translate --to French TEXT")
     llm = notebook.model(command.options.get("model"), screen.track)
-    text, language = _read_text(notebook, command), command.options["to"]
+    (text, notes), language = _read_text(notebook, command, llm), command.options["to"]
+    command = _note(command, notes)
+    if not text.strip() or not language.strip():
+        raise OptionError(f"the {'language' if text.strip() else 'text'} is empty", "give both")
     if len(tasks.split_text(text, tasks.TRANSLATION_PART_TOKENS, llm.count_tokens)) > 1 and not _is_dry(command):
         settings = replace_sampling(notebook.defaults, command.sampling)
         value = llm.translate(text, language, track=screen.track, **dataclasses.asdict(settings))
@@ -73,6 +80,10 @@ def translate(notebook: Notebook, command: Command, screen: Screen) -> Generatio
         screen.show(value, command.notes)
         return value
     return _run(notebook, command, screen, llm, tasks.ask_translation(text, language), "ask")
+
+
+def _note(command: Command, notes: tuple[str, ...]) -> Command:
+    return dataclasses.replace(command, notes=(*command.notes, *notes))
 
 
 def _is_dry(command: Command) -> bool:
@@ -95,34 +106,36 @@ def _run(notebook: Notebook, command: Command, screen: Screen, llm: LLM, text: s
     return generation
 
 
-def _read_subject(command: Command, is_error_first: bool) -> str | BaseException:
-    """The last error, a cell's code, a variable's text, or the text itself."""
+def _read_subject(notebook: Notebook, command: Command, llm: LLM) -> tuple[str | BaseException, tuple[str, ...]]:
+    """The last error, a cell's code, a variable as text, or the text itself; and what is to be said of it."""
     name = command.text.strip()
-    if not name:
-        error = command.namespace.get("Err")
-        if error is None:
-            raise OptionError("no cell has failed yet", f"name one: %llm {command.verb.name} In[3]")
-        return error
-    return _read_value(command, name)
+    if name:
+        return _read_value(command, llm, name)
+    if (error := command.namespace.get("Err")) is None:
+        raise OptionError("no cell has failed yet", f"name one: %llm {command.verb.name} In[3]")
+    return error, ()
 
 
-def _read_value(command: Command, name: str) -> Any:
-    """What a name means: a cell, an error, a variable's text; else the text as it stands."""
+def _read_value(command: Command, llm: LLM, name: str) -> tuple[Any, tuple[str, ...]]:
+    """What a name means: a cell, an error, a variable as text; else the text as it stands, which is said."""
     start = name.split("[")[0].split(".")[0]
-    if not NAME.fullmatch(name) or start not in command.namespace:
-        return name
+    if start not in command.namespace or not NAME.fullmatch(name):
+        is_name = name.isidentifier()
+        return name, ((f"read as a text: there is no variable {name}",) if is_name else ())
     value = find(name, command.namespace)
-    return value if isinstance(value, str | BaseException) else str(value)
+    if isinstance(value, str | BaseException):
+        return value, ()
+    (given,) = llm.describe({name: value})
+    return given.text, (f"{name}: {given.tokens:,} tokens{' (cut)' if given.is_cut else ''}",)
 
 
-def _read_text(notebook: Notebook, command: Command) -> str:
+def _read_text(notebook: Notebook, command: Command, llm: LLM) -> tuple[str, tuple[str, ...]]:
     text = command.text.strip()
     if text:
-        is_name = len(text.split()) == 1
-        value = _read_value(command, text) if is_name else text
-        return str(value)
+        value, notes = _read_value(command, llm, text) if len(text.split()) == 1 else (text, ())
+        return str(value), notes
     if notebook.latest_generation is not None:
-        return notebook.latest_generation.text
+        return notebook.latest_generation.text, ()
     raise OptionError("there is no text", f"write one, or name a variable: %llm {command.verb.name} report")
 
 

@@ -37,7 +37,8 @@ def _describe(value: Records) -> str:
     found = f" with {value.term!r}" if value.term else ""
     if not value.records:
         return f"nothing is remembered{found}"
-    return f"{len(value)} records{found}; %llm history N shows one, %llm replay N runs it again"
+    noun = "record" if len(value) == 1 else "records"
+    return f"{len(value)} {noun}{found}; %llm history N shows one, %llm replay N runs it again"
 
 
 def _shorten(text: str) -> str:
