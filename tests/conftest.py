@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -159,6 +160,7 @@ def shell(tiny_folder):
     yield made
     made.ip.run_line_magic("unload_ext", "llm_magic")
     type(made.ip).clear_instance()
+    atexit.unregister(made.ip.atexit_operations)  # each would go through all memory when the tests end
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import enum
 import io
+import itertools
 import linecache
 import math
 import re
@@ -208,11 +209,10 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
-@pytest.mark.parametrize("counter", COUNTERS)
-def test_no_value_exceeds_any_budget(value, counter):
-    for budget_tokens in (0, 1, 3, 9, 40, 333, 5000):
-        told = describe("x", value, budget_tokens, COUNTERS[counter])
-        assert told.tokens == COUNTERS[counter](told.text) <= budget_tokens
+def test_no_value_exceeds_any_budget(value):
+    for budget_tokens, count in itertools.product((0, 1, 3, 9, 40, 333, 5000), COUNTERS.values()):
+        told = describe("x", value, budget_tokens, count)
+        assert told.tokens == count(told.text) <= budget_tokens
         assert told.is_cut or told.text
         assert not told.is_cut or "…" in told.text or not told.text
 

@@ -105,6 +105,7 @@ def readme_command(name):
     return next(line for line in text.splitlines() if name in line and line.startswith("pip install"))
 
 
+@pytest.mark.real
 def test_the_readmes_first_command_answers_from_an_empty_cache(tmp_path):
     command = readme_command("ipython").split("&& ")[1]
     assert command == 'ipython --ext=llm_magic -c "%llm Why is the sky blue?"'

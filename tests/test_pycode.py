@@ -574,11 +574,11 @@ def test_problems_come_in_the_order_of_the_code_and_once_each():
 
 
 def test_a_huge_code_is_judged_in_time():
-    code = "\n".join(f"unknown_{n} = wanted_{n} + '日'" for n in range(20_000))
+    code = "\n".join(f"unknown_{n} = wanted_{n} + '日'" for n in range(5000))
     begin = time.perf_counter()
-    assert len(find_problems(code, NAMES)) == 20_000
+    assert len(find_problems(code, NAMES)) == 5000
     assert len(find_problems("x = [" + ", ".join(f"'日' + w{n}" for n in range(2000)) + "]", NAMES)) == 2000
-    assert time.perf_counter() - begin < 20
+    assert time.perf_counter() - begin < 5
 
 
 def test_a_very_long_name_is_told_in_one_short_line():

@@ -45,11 +45,9 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("secret", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize(
-    "around", ["{}", "x {} y", "('{}')", "[a]({}).", "`{}`,", "https://h/?k={}&b=1", "\\n{}\\n", "ä{}"]
-)
-def test_a_key_of_a_known_shape_goes_and_what_stands_around_it_stays(secret, around):
-    assert scrub(around.replace("{}", secret), {}) == (around.replace("{}", REMOVED), 1)
+def test_a_key_of_a_known_shape_goes_and_what_stands_around_it_stays(secret):
+    for around in ("{}", "x {} y", "('{}')", "[a]({}).", "`{}`,", "https://h/?k={}&b=1", "\\n{}\\n", "ä{}"):
+        assert scrub(around.replace("{}", secret), {}) == (around.replace("{}", REMOVED), 1)
 
 
 @pytest.mark.parametrize("text", [
