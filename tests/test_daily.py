@@ -39,9 +39,9 @@ def test_what_is_given_stands_before_the_prompt_and_nothing_else_does(shell):
 
 def test_a_budget_bounds_what_is_given(shell):
     shell.run("words = 'rain ' * 4000")
-    out, _ = shell.run("%llm --with words --budget 60 --dry-run sum it up")
+    out, result = shell.run("%llm --with words --budget 60 --dry-run sum it up")
     found = re.search(r"given: words (\d+) \(cut\); (\d+) of 60 tokens", out)
-    assert found and int(found[2]) <= 60 and isinstance(shell["_"], Prompt)
+    assert found and int(found[2]) <= 60 and isinstance(result.result, Prompt)
 
 
 def test_the_last_error_is_given_but_not_a_mistyped_prompt(shell):
@@ -103,8 +103,8 @@ def test_choices_are_weighed_and_shown(shell):
     assert out.count("%") >= 3 and f"{value.label}: " in out
     shell.run("%llm text --choices sun,rain today there is")
     assert [c.text for c in shell["_llm"].choices] == [" sun", " rain"]
-    out, _ = shell.run("%llm --choices yes,no --dry-run is it?")
-    assert isinstance(shell["_"], Prompt) and "nothing was computed" in out
+    out, result = shell.run("%llm --choices yes,no --dry-run is it?")
+    assert isinstance(result.result, Prompt) and "nothing was computed" in out
 
 
 def test_answers_are_ranked_against_a_question(shell):

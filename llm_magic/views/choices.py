@@ -6,9 +6,8 @@ from llm_magic.choices import Choices, Ranking
 from llm_magic.tasks import Parts
 from llm_magic.views import answer
 from llm_magic.views.answer import percent, render_lines
+from llm_magic.views.bars import render_bar_html, render_bar_text
 from llm_magic.views.safe import escape_text, show_controls, show_spaces
-
-BAR_WIDTH = 30
 
 
 def render_choices_text(value: Choices) -> str:
@@ -16,7 +15,7 @@ def render_choices_text(value: Choices) -> str:
     width = max(len(show_spaces(choice.text)) for choice in value.choices)
     lines = [
         f"  {percent(choice.probability):>8}  {show_spaces(choice.text):<{width}}  "
-        f"{'█' * round(BAR_WIDTH * choice.probability)}".rstrip()
+        f"{render_bar_text(choice.probability)}".rstrip()
         for choice in value.ranked
     ]
     return "\n".join([*lines, f"[{show_controls(_status(value))}]"])
@@ -26,12 +25,10 @@ def render_choices_html(value: Choices) -> str:
     """A table without script, with what each choice's probability is among all texts."""
     rows = []
     for choice in value.ranked:
-        width = max(1, round(200 * choice.probability))
-        bar = f'<div style="background:rgba(70,130,220,0.7);width:{width}px;height:0.8em"></div>'
         tokens = f"{len(choice.ids)} token{'s' if len(choice.ids) > 1 else ''}"
         rows.append(
             f'<tr><td style="text-align:left"><code>{escape_text(show_spaces(choice.text))}</code></td>'
-            f"<td>{percent(choice.probability)}</td><td>{bar}</td>"
+            f"<td>{percent(choice.probability)}</td><td>{render_bar_html(choice.probability)}</td>"
             f"<td>{percent(choice.free_probability)}</td><td>{tokens}</td></tr>"
         )
     head = "<tr><th>choice</th><th>p</th><th></th><th>free p</th><th></th></tr>"

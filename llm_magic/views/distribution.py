@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from llm_magic.generation import Distribution
 from llm_magic.views.answer import percent, render_lines
+from llm_magic.views.bars import render_bar_html, render_bar_text
 from llm_magic.views.safe import escape_text, show_controls, show_spaces
-
-BAR_WIDTH = 30
 
 
 def render_text(value: Distribution) -> str:
@@ -15,7 +14,7 @@ def render_text(value: Distribution) -> str:
     width = max(map(len, names), default=0)
     lines = [show_controls(value.text) + " …"]
     for name, alternative in zip(names, value.top, strict=True):
-        bar = "█" * round(BAR_WIDTH * alternative.probability)
+        bar = render_bar_text(alternative.probability)
         lines.append(f"  {percent(alternative.probability):>8}  {name:<{width}}  {bar}".rstrip())
     lines.append(f"  {percent(value.rest):>8}  {_others(value)}")
     return "\n".join([*lines, f"[{_status(value)}]"])
@@ -25,12 +24,10 @@ def render_html(value: Distribution) -> str:
     """A table without script."""
     rows = []
     for alternative in value.top:
-        width = max(1, round(200 * alternative.probability))
-        bar = f'<div style="background:rgba(70,130,220,0.7);width:{width}px;height:0.8em"></div>'
         rows.append(
             f'<tr><td style="text-align:right">{percent(alternative.probability)}</td>'
             f'<td style="text-align:left"><code>{escape_text(show_spaces(alternative.text))}</code></td>'
-            f'<td style="text-align:left">{bar}</td></tr>'
+            f'<td style="text-align:left">{render_bar_html(alternative.probability)}</td></tr>'
         )
     rows.append(f"<tr><td>{percent(value.rest)}</td><td>{_others(value)}</td><td></td></tr>")
     return (
