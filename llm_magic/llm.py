@@ -234,6 +234,11 @@ class LLM:
         """Python code; it is never run. Given a namespace (`globals()`), `.problems` names what exists nowhere."""
         return finish(self.start(self.prompt(prompt, **{"mode": "code"} | options), namespace=namespace))
 
+    def use(self, name: str, values: Mapping[str, Any], **options: Unpack[PromptOptions]) -> Generation:
+        """A prompt that `%llm template` saved, with values in its holes; `options` go before its own."""
+        text, saved = tasks.read_saved(name, values)
+        return self(text, **saved | options)
+
     def fix(
         self,
         code: str,
@@ -363,14 +368,8 @@ class LLM:
         for index, token in enumerate(generation.tokens):
             if token.sampling and token.sampling.stop != generation.sampling.stop:
                 raise OptionError(f"the stop texts changed before token {index}", "replay the parts")
-        return Stream(
-            self._backend.run,
-            generation.prompt,
-            generation.sampling,
-            generation.sample,
-            maker=self,
-            script=generation,
-        )
+        g, run = generation, self._backend.run
+        return Stream(run, g.prompt, g.sampling, g.sample, maker=self, script=g)
 
     def read_prompt(self, record: Record) -> Prompt:
         """The prompt of a record of the history. Raises where a secret was removed from it."""

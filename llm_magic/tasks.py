@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llm_magic import templates
 from llm_magic.errors import OptionError
 from llm_magic.faces import Shown
+from llm_magic.interpolate import interpolate
+from llm_magic.options import PromptOptions
 
 if TYPE_CHECKING:
     from llm_magic.generation import Generation
@@ -70,6 +73,22 @@ def _fence(text: str, language: str = "") -> str:
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.strip()}\n{fence}"
+
+
+def read_saved(name: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A saved prompt (`%llm template`) with values in its holes, and its options as keywords of a prompt.
+
+    Raises for a hole that gets no value. What belongs to a notebook is left out: chats, what is given, how it is shown.
+    """
+    saved = templates.load(name)
+    text, put_in = interpolate(saved.text, values)
+    options = {key: value for key, value in saved.options.items() if key in PromptOptions.__annotations__}
+    options.pop("given", None)
+    if "system" in options:
+        options["system"], more = interpolate(options["system"], values)
+        put_in = (*put_in, *more)
+    templates.check_filled(saved, put_in)
+    return text, ({"mode": saved.verb} if saved.verb else {}) | options
 
 
 # where a text is best cut: between paragraphs, lines, sentences, words; else anywhere

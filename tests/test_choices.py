@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from decimal import Decimal
 
 import numpy as np
@@ -142,6 +143,18 @@ def test_what_prompts_have_in_common_is_computed_once(tiny_llm, monkeypatch):
     n_own = [tiny_llm.count_tokens(f" {item}.") for item in items]
     assert computed[0] == tiny_llm.count_tokens(instruction + "rain.")
     assert all(n <= own + 1 for n, own in zip(computed[1:], n_own[1:], strict=True))
+
+
+def test_a_hundred_thousand_rows_of_mixed_types_are_read_at_once():
+    values = [
+        ("text", 1, 2.5, None, float("nan"), True, b"x", pd.Timestamp("2020-01-01"))[i % 8] for i in range(100_000)
+    ]
+    frame = pd.DataFrame({"a": pd.Series(values, dtype=object), "b": range(100_000)})
+    started = time.process_time()
+    found = rows.read_rows("{a} {b}", frame)
+    assert time.process_time() - started < 10
+    assert len(found) == 100_000 and found[1].text == "1 1" and found[99_999].text == "2020-01-01 00:00:00 99999"
+    assert sum(row.text is None for row in found) == 25_000
 
 
 def test_an_empty_frame_comes_back_empty(tiny_llm):

@@ -10,6 +10,7 @@ import pytest
 from conftest import fresh
 
 from llm_magic.choices import Choices, Ranking
+from llm_magic.errors import OptionError
 from llm_magic.generation import Generation, Message, Prompt
 from llm_magic.progress import finish_steps
 from llm_magic.records import Records
@@ -408,6 +409,16 @@ def test_a_refused_branch_leaves_the_latest_answer(shell):
     out, _ = shell.run("%llm branch 2 zzz")
     assert "does not allow" in out and shell["_llm"].text == text
     assert shell.ip.find_line_magic("llm").__self__.notebook.latest_generation.text == text
+
+
+def test_a_saved_prompt_is_used_in_code(shell, kept, tiny_llm):
+    shell.run("city = 'Oslo'")
+    shell.run("%llm text -T 1.5 -n 3 weather in {city}")
+    shell.run("%llm template weather")
+    g = tiny_llm.use("weather", {"city": "Rome"}, temperature=0.5)
+    assert g.prompt.text == "weather in Rome" and g.sampling.temperature == 0.5 and g.sampling.max_tokens == 3
+    with pytest.raises(OptionError, match=r"lacks a value for \{city\}"):
+        tiny_llm.use("weather", {})
 
 
 def test_a_template_of_a_template_keeps_its_holes(shell, kept):
