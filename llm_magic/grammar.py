@@ -112,6 +112,7 @@ DROP_OLDEST = Option(("--drop-oldest",), "drop_oldest", "leave out the oldest tu
 TEMPLATE = Option(("-t", "--template"), "template", "a saved prompt with its options", str, "NAME")
 TO = Option(("--to",), "to", "the language to translate to", str, "LANGUAGE")
 QUESTION = Option(("--question",), "question", "rank the lines of the text as answers to it", str, "TEXT")
+TARGET = Option(("--target",), "target", "the token whose rank is told, such as ' Paris'", str, "TOKEN")
 FIND = Option(("-q", "--find"), "find", "those in which all words of TEXT occur", str, "TEXT")
 CLEAR = Option(("--clear",), "clear", "delete all of it")
 COUNT_RECORDS = Option(("-k",), "k", "how many to list (20)", _positive, "N")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 from weakref import WeakValueDictionary
@@ -14,10 +14,11 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     import torch  # noqa: F401
 
-from llm_magic import tasks
+from llm_magic import work
 from llm_magic.backends.local import PREFIX_CACHE_BYTES, LocalBackend
 from llm_magic.backends.stream import Batch, Stream, check_k, find_index, finish
 from llm_magic.choices import Choices, Ranking, check_choices
+from llm_magic.engine.model import Decoder
 from llm_magic.errors import GenerationInterrupted, OptionError, nearest
 from llm_magic.form import make_form
 from llm_magic.generation import (
@@ -33,12 +34,13 @@ from llm_magic.generation import (
     replace_sampling,
     suit_form,
 )
-from llm_magic.given import GIVEN_TOKENS, Given, describe_all, failing_source, join_given
+from llm_magic.given import GIVEN_TOKENS, Given, describe_all, join_given
 from llm_magic.history import Record
 from llm_magic.options import PromptOptions
-from llm_magic.progress import Track, finish_steps, show_progress
+from llm_magic.progress import Track, show_progress
 from llm_magic.records import open_history, read_prompt_parts
 from llm_magic.rows import Result, Run, read_rows, run_rows, take_items
+from llm_magic.study import inside
 from llm_magic.weights import store
 from llm_magic.weights.load import load_model
 
@@ -170,7 +172,7 @@ class LLM:
         """`samples`, token by token."""
         if not 1 <= n <= MAX_SAMPLES:
             raise OptionError(f"samples is {n}", f"give a whole number from 1 to {MAX_SAMPLES}")
-        return self._start_batch([(prompt, i) for i in range(n)])
+        return self.start_batch([(prompt, i) for i in range(n)])
 
     def choose(self, prompt: str, choices: Sequence[str], **options: Unpack[PromptOptions]) -> Choices:
         """How likely each of some given answers is: exactly, as a continuation of the prompt, not sampled.
@@ -220,7 +222,7 @@ class LLM:
         run = Run(
             read_rows(template, items),
             make_prompt,
-            lambda prompts: self._start_batch([(prompt, 0) for prompt in prompts]),
+            lambda prompts: self.start_batch([(prompt, 0) for prompt in prompts]),
             texts and (lambda prompts: self._backend.weigh(prompts, texts)),
             texts,
             self._unfinished,
@@ -228,83 +230,30 @@ class LLM:
         has_form = any(options.get(name) is not None for name in ("regex", "schema", "grammar"))
         return run_rows(run, items, has_form, track, self._unfinished)
 
-    def code(
-        self, prompt: str, namespace: Mapping[str, Any] | None = None, **options: Unpack[PromptOptions]
-    ) -> Generation:
-        """Python code; it is never run. Given a namespace (`globals()`), `.problems` names what exists nowhere."""
-        return finish(self.start(self.prompt(prompt, **{"mode": "code"} | options), namespace=namespace))
+    # ready-made tasks and looking inside: each a function of its own, in work.py and study/inside.py
+    code, fix, explain, ask_explanation, use = work.code, work.fix, work.explain, work.ask_explanation, work.use
+    summarize, condense, translate = work.summarize, work.condense, work.translate
+    trace, lens = inside.trace, inside.lens
 
-    def use(self, name: str, values: Mapping[str, Any], **options: Unpack[PromptOptions]) -> Generation:
-        """A prompt that `%llm template` saved, with values in its holes; `options` go before its own."""
-        text, saved = tasks.read_saved(name, values)
-        return self(text, **saved | options)
+    @property
+    def decoder(self) -> Decoder:
+        """The engine's decoder: its weights and layers."""
+        return self._backend.decoder
 
-    def fix(
-        self,
-        code: str,
-        error: BaseException | None = None,
-        namespace: Mapping[str, Any] | None = None,
-        **options: Unpack[PromptOptions],
-    ) -> Generation:
-        """Code with its mistake corrected, given the error that it raised."""
-        failure = self.describe({"Err": error})[0].text if error is not None else None
-        return self.code(tasks.ask_correction(code, failure), namespace, **options)
+    def encode(self, text: str) -> list[int]:
+        """The ids of a raw text, behind the beginning-of-text token where the model has one."""
+        return self._backend.encode(text)
 
-    def explain(self, subject: str | BaseException, **options: Unpack[PromptOptions]) -> Generation:
-        """What code does, why an error came, or what a text means."""
-        return self(self.ask_explanation(subject), **options)
-
-    def ask_explanation(self, subject: str | BaseException) -> str:
-        """The prompt of `explain`: an error with the code that raised it, code, or any other text."""
-        if isinstance(subject, BaseException):
-            return tasks.ask_why(failing_source(subject), self.describe({"Err": subject})[0].text)
-        return tasks.ask_explanation(subject, tasks.is_code(subject))
-
-    def summarize(
-        self, text: str, *, track: Track | None = show_progress, **options: Unpack[PromptOptions]
-    ) -> Generation:
-        """A summary. A text longer than the context is summarised in parts, and these summaries again, as often as it
-        takes; `track` shows each pass."""
-        return self(tasks.ask_summary(self.condense(text, track, options.get("max_tokens"))), **options)
-
-    def condense(self, text: str, track: Track | None = show_progress, answer_tokens: int | None = None) -> str:
-        """The text, or summaries of its parts where it leaves no room for an answer of so many tokens."""
-        if not text.strip():
-            raise OptionError("the text is empty", "give one that says something")
-        answer_tokens = min(answer_tokens or self.defaults.max_tokens, self._backend.context_tokens // 4)
-        frame_tokens = len(self.prompt(tasks.ask_summary(" ")).ids)
-        room_tokens = max(1, self._backend.context_tokens - answer_tokens - frame_tokens)
-
-        def summarize(parts: Sequence[str]) -> Generator[float, None, list[str]]:
-            prompts = [self.prompt(tasks.ask_summary(part), max_tokens=tasks.SUMMARY_TOKENS) for part in parts]
-            batch = self._start_batch([(prompt, 0) for prompt in prompts])
-            yield from batch.follow()
-            return [generation.text for generation in batch.generations]
-
-        steps = tasks.condense(text, room_tokens, self.count_tokens, summarize)
-        if self.count_tokens(text) <= room_tokens or track is None:
-            return finish_steps(steps)
-        return track("summarizing parts", steps)
-
-    def translate(
-        self, text: str, to: str, *, track: Track | None = show_progress, **options: Unpack[PromptOptions]
-    ) -> Generation | tasks.Parts:
-        """The text in another language (`to="French"`); a long one in parts, at the seams of its paragraphs."""
-        if not text.strip() or not to.strip():
-            raise OptionError(f"the {'language' if text.strip() else 'text'} is empty", "give both")
-        parts = tasks.split_text(text, tasks.TRANSLATION_PART_TOKENS, self.count_tokens)
-        if len(parts) < 2:
-            return self(tasks.ask_translation(text, to), **options)
-        made = self.map("{text}", [tasks.ask_translation(part.strip(), to) for part in parts], track=track, **options)
-        if None in made:
-            raise OptionError("a part of the text is longer than the context", "give a model with a longer one")
-        return tasks.Parts(tuple(made), tasks.separators_of(parts))
+    def name_token(self, token_id: int) -> str:
+        """The text of a single token."""
+        return self._backend.tokenizer.text_of(token_id)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a raw text has."""
         return len(self._backend.tokenizer.encode(text))
 
-    def _start_batch(self, prompts: Sequence[tuple[Prompt, int]]) -> Batch:
+    def start_batch(self, prompts: Sequence[tuple[Prompt, int]]) -> Batch:
+        """Several generations decoded together, each behind a prompt, with its sample's number."""
         # the batch fills the streams: none of them runs by itself
         streams = [Stream(lambda stream: iter(()), made, made.sampling, i, maker=self) for made, i in prompts]
         return Batch(self._backend.run_batch, streams)

@@ -528,3 +528,14 @@ def test_the_same_is_there_without_magics(tiny_llm):
     assert llm.summarize("It rains.", max_tokens=2).prompt.messages[-1].content.endswith("It rains.")
     history = [Message("user", "a"), Message("assistant", "b")]
     assert len(llm("c", history=history, max_tokens=2).prompt.messages) == 3
+
+
+def test_the_lens_is_shown_of_a_text_and_of_the_latest_answer(shell):
+    out, result = shell.run("%llm lens --target x the rain in")
+    assert "rank of x" in out and "layer" in out and result.result.targets[-1] == "x"
+    html = result.result._repr_html_()
+    assert "<script" not in html and "embeddings" in html and html.count("<td") == 3 * len(result.result.positions)
+    shell.run("%llm -n 3 hello")
+    _, result = shell.run("%llm lens")
+    assert result.result.positions[-1] == len(shell["_llm"].prompt.ids) + len(shell["_llm"].tokens) - 1
+    assert "has 3 tokens" in shell.run("%llm lens --target xyz hello")[0]

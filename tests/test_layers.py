@@ -15,9 +15,10 @@ PACKAGE = Path(__file__).parent.parent / "llm_magic"
 # top down, the way of a prompt; an entry is a module or a folder
 ORDER = [
     "__main__", "autoload", "__init__", "magics", "completion", "verbs", "inputs", "grammar", "screens", "interrupts",
-    "notebook", "chats", "widgets", "ghost", "views", "llm", "records", "rows", "tasks", "options", "given",
-    "interpolate", "backends", "weights", "engine", "text", "progress", "generation", "comparison", "choices", "form",
-    "pycode", "frames", "faces", "subshells", "history", "templates", "scrub", "errors", "folders", "visible",
+    "notebook", "chats", "widgets", "ghost", "views", "llm", "work", "records", "rows", "tasks", "options", "given",
+    "interpolate", "study", "backends", "weights", "engine", "text", "progress", "generation", "comparison",
+    "choices", "form", "pycode", "frames", "faces", "subshells", "history", "templates", "scrub", "errors", "folders",
+    "visible",
 ]  # fmt: skip
 UNRELATED = {("text", "engine"), ("engine", "text")}  # text knows no torch, the engine knows no text
 

@@ -15,7 +15,7 @@ complex product rotates all heads; scores of queries and keys do not depend on t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,18 @@ class Layer:
     mlp_norm: Tensor  # (d,)
     gate_up: Linear  # d -> 2 F
     down: Linear  # F -> d
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a layer computed of new tokens, M = B T of them; of the embeddings there is the residual stream alone."""
+
+    residual: Tensor  # (M, d), behind the layer
+    attention: Tensor | None = None  # (M, d), what attention added to it
+    mlp: Tensor | None = None  # (M, d), what the MLP added
+    active: Tensor | None = None  # (M, F), the MLP's activations
+    queries: Tensor | None = None  # (B, H, T, D), rotated
+    keys: Tensor | None = None  # (B, K, C, D), rotated
 
 
 class Decoder:
@@ -80,6 +92,17 @@ class Decoder:
 
         Writes keys and values behind the cache's committed tokens, and commits nothing.
         """
+        for stage in self.run_layers(ids, cache):
+            x = stage.residual
+        return self.normalise(x).view(*ids.shape, -1)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """The final norm of the residual stream, (M, d) -> (M, d): what the head reads."""
+        return _rms_norm(x, self.norm, self.config.norm_eps)
+
+    def run_layers(self, ids: Tensor, cache: KVCache) -> Iterator[Stage]:
+        """`forward`, layer by layer: first the embeddings, then what each layer computed. Tensors that are not kept
+        are gone with the next layer."""
         c, (b, t) = self.config, ids.shape
         cache.reserve(max(cache.lengths) + t)
         lengths = torch.tensor(cache.lengths, device=self.device)
@@ -87,16 +110,20 @@ class Decoder:
         rotations = self.rotations(cache.capacity_tokens)[positions][:, :, None]  # (B, T, 1, D/2)
 
         x = self.embedding(ids).view(b * t, -1)  # (M, d), with M = B T
+        yield Stage(x)
         for i, layer in enumerate(self.layers):
             heads = layer.qkv(_rms_norm(x, layer.attention_norm, c.norm_eps)).view(b, t, -1, c.head_dim)
             heads = self._rotate(layer, heads, rotations).transpose(1, 2)  # (B, H + 2 K, T, D)
             q, keys_values = heads.split([c.n_heads, 2 * c.n_kv_heads], dim=1)
             keys, values = cache.write(i, keys_values)  # (B, K, C, D)
             mixed = _attend_ragged(q, keys, values, lengths) if cache.is_ragged else _attend(q, keys, values)
-            x = x + layer.o(mixed.transpose(1, 2).reshape(b * t, -1))
+            attention = layer.o(mixed.transpose(1, 2).reshape(b * t, -1))
+            x = x + attention
             gate, up = layer.gate_up(_rms_norm(x, layer.mlp_norm, c.norm_eps)).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate) * up)
-        return _rms_norm(x, self.norm, c.norm_eps).view(b, t, -1)
+            active = F.silu(gate) * up
+            mlp = layer.down(active)
+            x = x + mlp
+            yield Stage(x, attention, mlp, active, q, keys)
 
     def logits(self, hidden: Tensor) -> Logits:
         """(M, d) -> (M, V) in fp32, and the best of each row"""

@@ -13,8 +13,9 @@ from llm_magic.generation import (
     Score,
 )
 from llm_magic.records import Records
+from llm_magic.study.values import Lens
 from llm_magic.tasks import Parts
-from llm_magic.views import answer, bundle, choices, columns, compare, distribution, prompt, records, tables
+from llm_magic.views import answer, bundle, choices, columns, compare, distribution, lens, prompt, records, tables
 
 
 def _data(value: Generation | Samples | Score) -> dict:
@@ -28,6 +29,7 @@ FACES.update(
         Score: Face(answer.render_text, answer.render_html, _data),
         Comparison: Face(compare.render_text, compare.render_html),
         Distribution: Face(distribution.render_text, distribution.render_html),
+        Lens: Face(lens.render_text, lens.render_html),
         Choices: Face(choices.render_choices_text, choices.render_choices_html),
         Ranking: Face(choices.render_ranking_text, choices.render_ranking_html),
         Parts: Face(choices.render_parts_text, choices.render_parts_html),

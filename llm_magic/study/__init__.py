@@ -1,0 +1,1 @@
+"""Activations to numbers: what a model computes of a text, layer by layer."""

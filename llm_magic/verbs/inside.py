@@ -1,0 +1,41 @@
+"""Looking inside: what each layer would say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_magic.errors import OptionError
+from llm_magic.generation import Generation
+from llm_magic.grammar import MODEL, OUT, QUIET, RAW, TAKES_TEXT, TARGET, Command, Verb
+from llm_magic.notebook import Notebook
+from llm_magic.screens import Screen
+
+if TYPE_CHECKING:
+    from llm_magic.study.values import Lens
+
+
+def lens(notebook: Notebook, command: Command, screen: Screen) -> Lens:
+    """What each layer would say behind a text, or behind the latest generation."""
+    llm = notebook.model(command.options.get("model"), screen.track)
+    value = llm.lens(_subject(notebook, command), target=command.options.get("target"))
+    screen.show(value, command.notes)
+    return value
+
+
+def _subject(notebook: Notebook, command: Command) -> str | Generation:
+    if command.text:
+        return command.text
+    if notebook.latest_generation is not None:
+        return notebook.latest_generation
+    raise OptionError("there is no text", f"write one: %llm {command.verb.name} The capital of France is")
+
+
+VERBS = (
+    Verb(
+        "lens",
+        TAKES_TEXT,
+        "what each layer would say next, behind a text or the latest answer",
+        lens,
+        (MODEL, TARGET, OUT, QUIET, RAW),
+    ),
+)
