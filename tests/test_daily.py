@@ -539,3 +539,9 @@ def test_the_lens_is_shown_of_a_text_and_of_the_latest_answer(shell):
     _, result = shell.run("%llm lens")
     assert result.result.positions[-1] == len(shell["_llm"].prompt.ids) + len(shell["_llm"].tokens) - 1
     assert "has 3 tokens" in shell.run("%llm lens --target xyz hello")[0]
+
+
+def test_attention_is_shown_of_a_text(shell):
+    out, result = shell.run("%llm attention --layer 1 the rain in the night")
+    assert "first token" in out and result.result.shown == (1, 0)
+    assert "there is no layer 7" in shell.run("%llm attention --layer 7 the rain")[0]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
+
 import pytest
 import torch
 from conftest import make_hf_model, save_hf_model
@@ -43,14 +47,34 @@ def test_what_layers_add_is_the_difference_of_the_residual_stream(pair):
     torch.testing.assert_close(total, traced["residual"][1:], atol=1e-4, rtol=1e-4)
 
 
-def test_queries_and_keys_give_transformers_attention(pair):
-    traced, config = pair[0].trace(TEXT, ("queries", "keys")), pair[0].decoder.config
-    keys = traced["keys"].repeat_interleave(config.n_heads // config.n_kv_heads, dim=1)
-    scores = traced["queries"] @ keys.transpose(-1, -2) / config.head_dim**0.5  # (L, H, T, T)
-    mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+def test_each_heads_weights_equal_those_of_transformers(pair):
+    found = pair[0].attention(TEXT)
     expected = torch.stack(run_theirs(pair, output_attentions=True).attentions)[:, 0]
-    torch.testing.assert_close(weights, expected, atol=1e-4, rtol=1e-3)
+    for layer in range(found.n_layers):
+        weights = found.heads(layer)
+        torch.testing.assert_close(weights, expected[layer], atol=1e-4, rtol=1e-3)
+        assert (weights.triu(1) == 0).all()
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
+        assert torch.equal(found.head(layer, 1), weights[1])
+
+
+def test_without_the_sink_nothing_goes_to_the_first_token(pair):
+    found = pair[0].attention(TEXT)
+    whole, bare = found.head(1, 0), found.head(1, 0, has_sink=False)
+    assert (bare[1:, 0] == 0).all() and bare[0, 0] == 1
+    torch.testing.assert_close(bare[1:, 1:], whole[1:, 1:] / (1 - whole[1:, :1]), atol=1e-5, rtol=1e-4)
+
+
+def test_shares_of_attention_are_those_of_the_weights(pair):
+    found = pair[0].attention(TEXT)
+    shares, weights = found.measure_shares(), found.head(1, 2)
+    rows = range(2, len(weights))
+    expected = [
+        sum(weights[i, 0] for i in rows), sum(weights[i, i - 1] for i in rows), sum(weights[i, i] for i in rows)
+    ]  # fmt: skip
+    torch.testing.assert_close(shares[1, 2], torch.stack(expected) / len(rows))
+    frame = found.to_pandas()
+    assert len(frame) == found.n_layers * found.n_heads and list(frame.kv_head[:4]) == [0, 0, 1, 1]
 
 
 def test_layers_and_positions_are_chosen_and_memory_is_told_first(pair):
@@ -114,3 +138,19 @@ def test_a_generation_is_looked_into_with_its_prompt(pair):
     frame = found.to_pandas()
     assert len(frame) == len(found.positions) * (found.n_layers + 1)
     assert frame[frame.layer == found.n_layers].kl.abs().max() == 0
+
+
+@pytest.mark.parametrize("text", ["the rain", TEXT * 5, "<b>&</b> the rain"])
+def test_pictures_of_attention_are_images_and_tables_without_script(pair, text):
+    from PIL import Image
+
+    html = pair[0].attention(text, layer=1, head=3)._repr_html_()
+    assert "<script" not in html and "<b>" not in html and "layer 1, head 3 (key head 1)" in html
+    images = [base64.b64decode(data) for data in re.findall(r"base64,([^\"]+)", html)]
+    n = len(pair[0].encode(text))
+    sizes = [Image.open(io.BytesIO(data)).size for data in images]
+    side = -(-n // -(-n // 24))
+    assert sizes[0] == (4 * side + 3 * 2, 2 * side + 2 * 2)
+    assert sizes[1:] == ([(n, n)] if n > 24 else [])
+    with pytest.raises(OptionError, match="there is no head 9"):
+        pair[0].attention(text, head=9)

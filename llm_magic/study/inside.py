@@ -1,4 +1,4 @@
-"""Looking inside as methods of a model: a trace of its tensors, the logit lens."""
+"""Looking inside as methods of a model: a trace of its tensors, the logit lens, attention."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llm_magic.generation import Generation
 from llm_magic.study import trace as tracing
 from llm_magic.study.lens import measure_lens, name_targets
 from llm_magic.study.trace import Trace
-from llm_magic.study.values import Lens
+from llm_magic.study.values import Attention, Lens
 
 if TYPE_CHECKING:
     from llm_magic.llm import LLM
@@ -67,6 +67,20 @@ def lens(
         *figures,
         model=llm.name,
     )
+
+
+def attention(llm: LLM, text: str | Generation, *, layer: int | None = None, head: int | None = None) -> Attention:
+    """Where each token of a text took information from; `layer` and `head` choose the one that is shown large."""
+    ids = read_ids(llm, text)
+    traced = tracing.trace(llm.decoder, ids, ("queries", "keys"))
+    config, shown = llm.decoder.config, None
+    if layer is not None or head is not None:
+        shown = (layer or 0, head or 0)
+        for name, index, n in (("layer", shown[0], config.n_layers), ("head", shown[1], config.n_heads)):
+            if not 0 <= index < n:
+                raise OptionError(f"there is no {name} {index}", f"there are {n}, counted from 0")
+    pieces = tuple(map(llm.name_token, ids))
+    return Attention(pieces, traced["queries"], traced["keys"], llm.name, shown)
 
 
 def read_target(llm: LLM, text: str) -> int:

@@ -54,3 +54,66 @@ class Lens(Shown):
             for column, position in enumerate(self.positions)
         ]
         return import_pandas().DataFrame(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Attention(Shown):
+    """Where each token of a text took information from: queries (L, H, T, D) and keys (L, K, T, D), of which a head's
+    weights are made when they are asked for. Query head h reads key head h K / H (arXiv:2305.13245).
+    """
+
+    pieces: tuple[str, ...]
+    queries: Tensor = field(repr=False)
+    keys: Tensor = field(repr=False)
+    model: str = ""
+    shown: tuple[int, int] | None = None  # the layer and head that its picture shows large
+
+    @property
+    def n_layers(self) -> int:
+        return self.queries.shape[0]
+
+    @property
+    def n_heads(self) -> int:
+        return self.queries.shape[1]
+
+    @property
+    def n_kv_heads(self) -> int:
+        return self.keys.shape[1]
+
+    def heads(self, layer: int, has_sink: bool = True) -> Tensor:
+        """(H, T, T): softmax(q k / sqrt(D)), causal (arXiv:1706.03762). A row is a token that looks, and sums to 1.
+
+        Without the sink, the first token is left out, which many heads look at when they look at nothing.
+        """
+        queries = self.queries[layer]
+        keys = self.keys[layer].repeat_interleave(self.n_heads // self.n_kv_heads, dim=0)  # (H, T, D)
+        scores = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5
+        is_past = scores.new_ones(scores.shape[-2:]).tril().bool()
+        if not has_sink:
+            is_past[1:, 0] = False
+        return scores.masked_fill(~is_past, float("-inf")).softmax(-1)
+
+    def head(self, layer: int, head: int, has_sink: bool = True) -> Tensor:
+        """(T, T), one head's weights."""
+        return self.heads(layer, has_sink)[head]
+
+    def measure_shares(self) -> Tensor:
+        """(L, H, 3): how much of a head's attention goes to the first token, to the one before, to the token itself,
+        as a mean over all tokens but the first two."""
+        found = []
+        for layer in range(self.n_layers):
+            weights = self.heads(layer)[:, 2:]
+            before, own = weights.diagonal(1, -2, -1), weights.diagonal(2, -2, -1)
+            found += [weights[..., 0].mean(-1), before.mean(-1), own.mean(-1)]
+        shape = (self.n_layers, 3, self.n_heads)
+        return found[0].new_tensor([share.tolist() for share in found]).view(shape).transpose(1, 2)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A frame with one row for each head: the shares of the first token, the one before, and the token itself."""
+        rows = [
+            {"layer": layer, "head": head, "kv_head": head * self.n_kv_heads // self.n_heads}
+            | dict(zip(("first", "previous", "own"), shares, strict=True))
+            for layer, heads in enumerate(self.measure_shares().tolist())
+            for head, shares in enumerate(heads)
+        ]
+        return import_pandas().DataFrame(rows)

@@ -1,4 +1,4 @@
-"""Looking inside: what each layer would say."""
+"""Looking inside: what each layer would say, and where each token looks."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ from typing import TYPE_CHECKING
 
 from llm_magic.errors import OptionError
 from llm_magic.generation import Generation
-from llm_magic.grammar import MODEL, OUT, QUIET, RAW, TAKES_TEXT, TARGET, Command, Verb
+from llm_magic.grammar import HEAD, LAYER, MODEL, OUT, QUIET, RAW, TAKES_TEXT, TARGET, Command, Verb
 from llm_magic.notebook import Notebook
 from llm_magic.screens import Screen
 
 if TYPE_CHECKING:
-    from llm_magic.study.values import Lens
+    from llm_magic.study.values import Attention, Lens
 
 
 def lens(notebook: Notebook, command: Command, screen: Screen) -> Lens:
     """What each layer would say behind a text, or behind the latest generation."""
     llm = notebook.model(command.options.get("model"), screen.track)
     value = llm.lens(_subject(notebook, command), target=command.options.get("target"))
+    screen.show(value, command.notes)
+    return value
+
+
+def attention(notebook: Notebook, command: Command, screen: Screen) -> Attention:
+    """Where each token of a text, or of the latest generation, took information from."""
+    llm, options = notebook.model(command.options.get("model"), screen.track), command.options
+    value = llm.attention(_subject(notebook, command), layer=options.get("layer"), head=options.get("head"))
     screen.show(value, command.notes)
     return value
 
@@ -31,6 +39,13 @@ def _subject(notebook: Notebook, command: Command) -> str | Generation:
 
 
 VERBS = (
+    Verb(
+        "attention",
+        TAKES_TEXT,
+        "where each token of a text, or of the latest answer, took information from",
+        attention,
+        (MODEL, LAYER, HEAD, OUT, QUIET, RAW),
+    ),
     Verb(
         "lens",
         TAKES_TEXT,

@@ -13,9 +13,21 @@ from llm_magic.generation import (
     Score,
 )
 from llm_magic.records import Records
-from llm_magic.study.values import Lens
+from llm_magic.study.values import Attention, Lens
 from llm_magic.tasks import Parts
-from llm_magic.views import answer, bundle, choices, columns, compare, distribution, lens, prompt, records, tables
+from llm_magic.views import (
+    answer,
+    attention,
+    bundle,
+    choices,
+    columns,
+    compare,
+    distribution,
+    lens,
+    prompt,
+    records,
+    tables,
+)
 
 
 def _data(value: Generation | Samples | Score) -> dict:
@@ -29,6 +41,7 @@ FACES.update(
         Score: Face(answer.render_text, answer.render_html, _data),
         Comparison: Face(compare.render_text, compare.render_html),
         Distribution: Face(distribution.render_text, distribution.render_html),
+        Attention: Face(attention.render_text, attention.render_html),
         Lens: Face(lens.render_text, lens.render_html),
         Choices: Face(choices.render_choices_text, choices.render_choices_html),
         Ranking: Face(choices.render_ranking_text, choices.render_ranking_html),
