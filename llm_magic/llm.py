@@ -233,7 +233,7 @@ class LLM:
     # ready-made tasks and looking inside: each a function of its own, in work.py and study/inside.py
     code, fix, explain, ask_explanation, use = work.code, work.fix, work.explain, work.ask_explanation, work.use
     summarize, condense, translate = work.summarize, work.condense, work.translate
-    trace, lens, attention = inside.trace, inside.lens, inside.attention
+    trace, lens, attention, neighbors = inside.trace, inside.lens, inside.attention, inside.neighbors
 
     @property
     def decoder(self) -> Decoder:

@@ -156,7 +156,7 @@ def test_a_value_that_cannot_be_written_is_an_error():
     ("%llm next -", ["-m", "--model", "-o", "--out", "--quiet", "--raw", "-k"]),
     ("%llm -m sm", ["smollm2-135m"]),
     ("%llm load ", ["smollm2-135m"]),
-    ("%llm help ne", ["next"]),
+    ("%llm help nex", ["next"]),
     ("%llm tell me mod", []),
 ])  # fmt: skip
 def test_tab_offers(line, expected):

@@ -154,3 +154,18 @@ def test_pictures_of_attention_are_images_and_tables_without_script(pair, text):
     assert sizes[1:] == ([(n, n)] if n > 24 else [])
     with pytest.raises(OptionError, match="there is no head 9"):
         pair[0].attention(text, head=9)
+
+
+def test_neighbors_are_those_of_transformers_embeddings(pair):
+    llm, theirs = pair
+    found = llm.neighbors("x", k=7)
+    vectors = theirs.get_input_embeddings().weight.detach()
+    (own,) = llm.tokenize(found.text).ids
+    cosines = torch.nn.functional.cosine_similarity(vectors, vectors[own][None])
+    cosines[own] = -2
+    best = cosines.topk(7)
+    assert [n.id for n in found] == best.indices.tolist()
+    assert [n.cosine for n in found] == pytest.approx(best.values.tolist(), abs=1e-4)
+    assert "cosine of embeddings" in found._repr_html_() and len(found.to_pandas()) == 7
+    with pytest.raises(OptionError, match="has 3 tokens"):
+        llm.neighbors("xyz")

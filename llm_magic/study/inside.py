@@ -1,4 +1,4 @@
-"""Looking inside as methods of a model: a trace of its tensors, the logit lens, attention."""
+"""Looking inside as methods of a model: a trace of its tensors, the logit lens, attention, neighbors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from llm_magic.errors import OptionError
 from llm_magic.generation import Generation
 from llm_magic.study import trace as tracing
+from llm_magic.study.embeddings import find_neighbors
 from llm_magic.study.lens import measure_lens, name_targets
 from llm_magic.study.trace import Trace
-from llm_magic.study.values import Attention, Lens
+from llm_magic.study.values import Attention, Lens, Neighbor, Neighbors
 
 if TYPE_CHECKING:
     from llm_magic.llm import LLM
@@ -81,6 +82,19 @@ def attention(llm: LLM, text: str | Generation, *, layer: int | None = None, hea
                 raise OptionError(f"there is no {name} {index}", f"there are {n}, counted from 0")
     pieces = tuple(map(llm.name_token, ids))
     return Attention(pieces, traced["queries"], traced["keys"], llm.name, shown)
+
+
+def neighbors(llm: LLM, word: str, k: int = 10) -> Neighbors:
+    """The tokens whose embeddings lie nearest to that of a word: as one token, mostly behind a space."""
+    options = [ids for text in (word, f" {word}") if len(ids := llm.tokenize(text).ids) == 1]
+    if not options:
+        raise OptionError(
+            f"{word!r} has {len(llm.tokenize(word).ids)} tokens", "give a word that is one: %llm tokens tells"
+        )
+    token_id = options[-1][0]  # behind a space words mostly stand
+    ids, cosines = find_neighbors(llm.decoder, token_id, k)
+    found = tuple(Neighbor(i, llm.name_token(i), cosine) for i, cosine in zip(ids, cosines, strict=True))
+    return Neighbors(llm.name_token(token_id), found, llm.name)
 
 
 def read_target(llm: LLM, text: str) -> int:

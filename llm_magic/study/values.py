@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -117,3 +118,28 @@ class Attention(Shown):
             for head, shares in enumerate(heads)
         ]
         return import_pandas().DataFrame(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A token, and the cosine of its embedding with another's: 1 is the same direction."""
+
+    id: int
+    text: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Neighbors(Shown):
+    """The tokens whose embeddings lie nearest to that of one, the nearest first."""
+
+    text: str
+    neighbors: tuple[Neighbor, ...]
+    model: str
+
+    def __iter__(self) -> Iterator[Neighbor]:
+        return iter(self.neighbors)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A frame with one row for each neighbor."""
+        return import_pandas().DataFrame([{"id": n.id, "text": n.text, "cosine": n.cosine} for n in self.neighbors])

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from llm_magic.errors import OptionError
 from llm_magic.generation import Generation
-from llm_magic.grammar import HEAD, LAYER, MODEL, OUT, QUIET, RAW, TAKES_TEXT, TARGET, Command, Verb
+from llm_magic.grammar import COUNT, HEAD, LAYER, MODEL, OUT, QUIET, RAW, TAKES_TEXT, TARGET, Command, Verb
 from llm_magic.notebook import Notebook
 from llm_magic.screens import Screen
 
 if TYPE_CHECKING:
-    from llm_magic.study.values import Attention, Lens
+    from llm_magic.study.values import Attention, Lens, Neighbors
 
 
 def lens(notebook: Notebook, command: Command, screen: Screen) -> Lens:
@@ -30,6 +30,16 @@ def attention(notebook: Notebook, command: Command, screen: Screen) -> Attention
     return value
 
 
+def neighbors(notebook: Notebook, command: Command, screen: Screen) -> Neighbors:
+    """The tokens whose embeddings lie nearest to that of a word."""
+    word = command.text.strip()
+    if not word:
+        raise OptionError("neighbors lacks its word", "write %llm neighbors king")
+    value = notebook.model(command.options.get("model"), screen.track).neighbors(word, command.options.get("k", 10))
+    screen.show(value, command.notes)
+    return value
+
+
 def _subject(notebook: Notebook, command: Command) -> str | Generation:
     if command.text:
         return command.text
@@ -39,6 +49,13 @@ def _subject(notebook: Notebook, command: Command) -> str | Generation:
 
 
 VERBS = (
+    Verb(
+        "neighbors",
+        TAKES_TEXT,
+        "the tokens whose embeddings lie nearest to that of a word",
+        neighbors,
+        (MODEL, COUNT, OUT, QUIET, RAW),
+    ),
     Verb(
         "attention",
         TAKES_TEXT,

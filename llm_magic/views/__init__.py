@@ -13,7 +13,7 @@ from llm_magic.generation import (
     Score,
 )
 from llm_magic.records import Records
-from llm_magic.study.values import Attention, Lens
+from llm_magic.study.values import Attention, Lens, Neighbors
 from llm_magic.tasks import Parts
 from llm_magic.views import (
     answer,
@@ -24,6 +24,7 @@ from llm_magic.views import (
     compare,
     distribution,
     lens,
+    neighbors,
     prompt,
     records,
     tables,
@@ -42,6 +43,7 @@ FACES.update(
         Comparison: Face(compare.render_text, compare.render_html),
         Distribution: Face(distribution.render_text, distribution.render_html),
         Attention: Face(attention.render_text, attention.render_html),
+        Neighbors: Face(neighbors.render_text, neighbors.render_html),
         Lens: Face(lens.render_text, lens.render_html),
         Choices: Face(choices.render_choices_text, choices.render_choices_html),
         Ranking: Face(choices.render_ranking_text, choices.render_ranking_html),

@@ -51,7 +51,8 @@ def _render_overview(value: Attention) -> str:
         rows += [bytes(GAP).join(lines) for lines in zip(*heads, strict=True)]
         rows += [bytes(len(rows[-1]))] * GAP
     described = f"{value.n_layers} layers as rows, {value.n_heads} heads as columns, each head's weights as a square"
-    return render_png(rows, described, len(rows[0]))
+    side = (len(rows[0]) - GAP * (value.n_heads - 1)) // value.n_heads
+    return render_png(rows, described, len(rows[0]) * max(1, round(THUMBNAIL / side)))
 
 
 def _shrink(weights) -> list[bytes]:
