@@ -95,7 +95,7 @@ class LLMMagics(Magics):
             options.setdefault("no_stream", True)
         if self.probs and PROBS in verb.options:
             options.setdefault("probs", True)
-        if self.samples > 1 and SAMPLES in verb.options:
+        if self.samples > 1 and SAMPLES in verb.options and not {"choices", "insert"} & set(options):
             options.setdefault("samples", self.samples)
         text, put_in = command.text, ()
         if not options.get("raw"):

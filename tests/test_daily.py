@@ -108,6 +108,12 @@ def test_choices_are_weighed_and_shown(shell):
     assert isinstance(result.result, Prompt) and "nothing was computed" in out
 
 
+def test_a_default_number_of_samples_leaves_choices_alone(shell):
+    shell.run("%config LLMMagics.samples = 3")
+    shell.run("%llm --choices yes,no is it?")
+    assert isinstance(shell["_llm"], Choices)
+
+
 def test_answers_are_ranked_against_a_question(shell):
     out, _ = shell.run("%%llm score --question 'What falls?'\nrain\n\nthe sun")
     value = shell["_llm"]
