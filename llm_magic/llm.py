@@ -322,7 +322,9 @@ class LLM:
 
     def read_prompt(self, record: Record) -> Prompt:
         """The prompt of a record of the history. Raises where a secret was removed from it."""
-        return self._backend.restore_prompt(**read_prompt_parts(record))
+        parts = read_prompt_parts(record)
+        self._backend.check_ids(parts["ids"])
+        return self._backend.to_prompt(**parts)
 
     def read_pieces(self, ids: Sequence[int]) -> list[str]:
         """The texts of single tokens."""

@@ -97,9 +97,9 @@ class LocalBackend:
             if system or history:
                 raise OptionError("mode `text` continues a raw text", "leave out the system text and the conversation")
             rendered, ids = text, self.encode(text)
-        return self._to_prompt(rendered, ids, mode, sampling, messages, form)
+        return self.to_prompt(rendered, ids, mode, sampling, messages, form)
 
-    def _to_prompt(
+    def to_prompt(
         self,
         text: str,
         ids: list[int],
@@ -108,6 +108,7 @@ class LocalBackend:
         messages: tuple[Message, ...] = (),
         form: Form | None = None,
     ) -> Prompt:
+        """A prompt of ids that are known, if it leaves room in the context."""
         if len(ids) >= self.context_tokens:
             raise ContextOverflow(
                 f"the prompt has {len(ids):,} tokens and the context holds {self.context_tokens:,}",
@@ -115,19 +116,6 @@ class LocalBackend:
             )
         pieces = self.tokenizer.pieces(ids)
         return Prompt(text, tuple(ids), pieces, mode, self.loaded.name, self.context_tokens, messages, sampling, form)
-
-    def restore_prompt(
-        self,
-        text: str,
-        ids: list[int],
-        mode: str,
-        sampling: Sampling,
-        messages: tuple[Message, ...] = (),
-        form: Form | None = None,
-    ) -> Prompt:
-        """A prompt from what was kept of it."""
-        self.check_ids(ids)
-        return self._to_prompt(text, ids, mode, sampling, messages, form)
 
     def check_ids(self, ids: abc.Sequence[int]) -> None:
         """Raise for ids that the vocabulary lacks."""
@@ -151,9 +139,9 @@ class LocalBackend:
         """A prompt for what stands between two texts; the ids that it begins with, and what they repeat of `before`."""
         head, tail = infill_ids(self.tokenizer, before, after)
         taken_back = head.pop()
-        prompt = self._to_prompt(before, [*head, *tail], "text", sampling)
+        prompt = self.to_prompt(before, [*head, *tail], "text", sampling)
         if not prompt.ids:
-            return self._to_prompt(before, [taken_back], "text", sampling), [], ""
+            return self.to_prompt(before, [taken_back], "text", sampling), [], ""
         with self._prefilled(list(prompt.ids)) as sequence:
             best, _, _ = engine.next_distribution(self.decoder, sequence.hidden, N_CANDIDATES)
         return prompt, [best_completion(self.tokenizer, best, taken_back)], self.tokenizer.text_of(taken_back)

@@ -161,22 +161,23 @@ def choose_steps(
     logits = model.logits(hidden)
     if not logits.best[:, 0].isfinite().all():
         raise _not_numbers()
-    chosen, penalised = [], []
+    chosen, penalised, constrained = [], [], []
     for row, (before, order, sample) in enumerate(zip(seen, orders, samples, strict=True)):
-        adjusted = ladder.penalise(logits.all[row], before.ids, order.settings)
+        own = logits.all[row]
+        adjusted = ladder.penalise(own, before.ids, order.settings)
         if order.allowed is not None:
-            adjusted = ladder.mask_logits(adjusted, order.allowed)
+            mask = ladder.read_mask(order.allowed, len(own)).to(hidden.device)
+            is_same, own = adjusted is own, ladder.mask_logits(own, mask)
+            adjusted = own if is_same else ladder.mask_logits(adjusted, mask)
         penalised.append(adjusted)
         if order.forced_id is not None:
             chosen.append((torch.tensor(order.forced_id, device=hidden.device), torch.tensor(math.nan)))
-            continue
-        kept = ladder.filter_logits(adjusted, order.settings, logits.best_ids[row], logits.best[row, -1])
-        chosen.append(ladder.choose(*kept, order.settings.seed, sample, len(before)))
+        else:
+            kept = ladder.filter_logits(adjusted, order.settings, logits.best_ids[row], logits.best[row, -1])
+            chosen.append(ladder.choose(*kept, order.settings.seed, sample, len(before)))
+        is_free = order.allowed is None
+        constrained.append(None if is_free else (own[chosen[-1][0]] - own.logsumexp(-1)).item())
     ids, logprobs = (torch.stack(values).to(hidden.device) for values in zip(*chosen, strict=True))
-    constrained = [
-        None if order.allowed is None else ladder.constrained_logprob(logits.all[row], order.allowed, ids[row])
-        for row, order in enumerate(orders)
-    ]
     steps = describe(logits, ids, torch.stack(penalised) if len(penalised) > 1 else penalised[0][None], logprobs)
     return [
         step if logprob is None else dataclasses.replace(step, constrained_logprob=logprob)
@@ -271,7 +272,7 @@ def kept_distribution(
     logits, seen = model.logits(sequence.hidden[None]), torch.tensor(sequence.ids, device=model.device)
     penalised = ladder.penalise(logits.all[0], seen, settings)
     if allowed is not None:
-        penalised = ladder.mask_logits(penalised, allowed)
+        penalised = ladder.mask_logits(penalised, ladder.read_mask(allowed, len(penalised)).to(model.device))
     kept, ids = ladder.filter_logits(penalised, settings)
     logprobs, order = kept.double().log_softmax(-1).sort(descending=True, stable=True)
     n_kept = int(logprobs.isfinite().sum())

@@ -32,25 +32,26 @@ def penalise(logits: Tensor, seen_ids: Tensor, sampling: Sampling) -> Tensor:
     return penalise_repetition(logits, seen_ids, sampling.repetition_penalty)
 
 
-def mask_logits(logits: Tensor, allowed: bytes) -> Tensor:
-    """Logits (V,), minus infinity in the place of those that are not allowed: one bit for each id, the lowest first.
+def read_mask(allowed: bytes, vocabulary_tokens: int) -> Tensor:
+    """What is allowed, (V,), from one bit for each id, the lowest first.
 
-    >>> mask_logits(torch.tensor([1.0, 2.0, 3.0]), bytes([0b101]))
-    tensor([1., -inf, 3.])
+    >>> read_mask(bytes([0b101]), 3)
+    tensor([ True, False,  True])
     """
     octets = torch.frombuffer(bytearray(allowed), dtype=torch.uint8)
-    bits = (octets[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
-    return logits.where(bits.flatten()[: len(logits)].bool().to(logits.device), -torch.inf)
+    return (octets[:, None] & _BITS).flatten()[:vocabulary_tokens].bool()
 
 
-def constrained_logprob(logits: Tensor, allowed: bytes, token_id: Tensor) -> float:
-    """The logprob of a token among those that are allowed, in nats: minus infinity where it is none of them.
+_BITS = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8)
 
-    >>> round(constrained_logprob(torch.tensor([0.0, 5.0, 0.0]), bytes([0b101]), torch.tensor(2)), 4)
-    -0.6931
+
+def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
+    """Logits (V,), minus infinity in the place of those that are not allowed.
+
+    >>> mask_logits(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([True, False, True]))
+    tensor([1., -inf, 3.])
     """
-    masked = mask_logits(logits, allowed)
-    return (masked[token_id] - masked.logsumexp(-1)).item()
+    return logits.masked_fill(~mask, -torch.inf)
 
 
 def temper(logits: Tensor, temperature: float) -> Tensor:
