@@ -37,9 +37,9 @@ def measure(rounds: int) -> None:
         took_ms = [first_text_ms(page, f"\n{text}") for text in rounds * TEXTS]
         # what stands there before the pause is over was asked for at a pause before, and still fits what was typed
         asked_ms = [ms for ms in took_ms if ms >= 0]
-        deciles = statistics.quantiles(asked_ms, n=10)
+        deciles, n_before = statistics.quantiles(asked_ms, n=10), len(took_ms) - len(asked_ms)
         print(f"first text behind the debounce, ms: median {statistics.median(asked_ms):.0f}, 90 % {deciles[-1]:.0f}, "
-              f"longest {max(asked_ms):.0f}, of {len(asked_ms)}; {len(took_ms) - len(asked_ms)} stood there before")  # fmt: skip
+              f"longest {max(asked_ms):.0f}, of {len(asked_ms)}; {n_before} stood there before")  # fmt: skip
         page.run_cell(5)
         before, _ = json.loads(page.outputs_text(5)[0])
         write_in(page, 4)
