@@ -274,14 +274,14 @@ def test_a_generation_may_be_collected_while_the_prefix_cache_is_searched(tiny_l
         return sequence
 
     cache.put(make([1, 2, 3]))
-    collected, usable_tokens = make([4, 5, 6]), cache_module._usable_tokens
+    collected, count = make([4, 5, 6]), cache_module.usable_tokens
 
     def collect_meanwhile(sequence, ids):  # what the garbage collector does, at a moment of its own choice
         if not cache._arrived and len(cache._sequences) == 1:
             cache.put(collected)
-        return usable_tokens(sequence, ids)
+        return count(sequence, ids)
 
-    monkeypatch.setattr(cache_module, "_usable_tokens", collect_meanwhile)
+    monkeypatch.setattr(cache_module, "usable_tokens", collect_meanwhile)
     taken = []
     thread = threading.Thread(target=lambda: taken.append(cache.take([1, 2, 3])), daemon=True)
     thread.start()

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from llm_magic.engine.cache import Sequence as CachedSequence
-from llm_magic.engine.generate import PREFILL_TOKENS, RunTokens, make_runner
+from llm_magic.engine.cache import usable_tokens
+from llm_magic.engine.generate import RunTokens, make_runner, not_numbers, prefill
 from llm_magic.engine.model import Decoder
-from llm_magic.errors import NumericError
 
 TOGETHER = 16  # prompts whose last states go through the vocabulary's matrix together
 
@@ -50,20 +50,9 @@ def score_continuations(
 
 def _go_to(model: Decoder, run: RunTokens, sequence: CachedSequence, ids: list[int]) -> Tensor:
     """Let the sequence hold exactly `ids`: the state (d,) behind the last of them."""
-    common = 0
-    for ours, theirs in zip(sequence.ids[: sequence.n_valid], ids, strict=False):
-        if ours != theirs:
-            break
-        common += 1
-    if common == len(ids) and sequence.n_hidden == common:
-        sequence.rewind(common)
-        return sequence.hidden
-    sequence.rewind(min(common, len(ids) - 1))  # the last token's state is wanted
-    for start in range(len(sequence.ids), len(ids), PREFILL_TOKENS):
-        piece = ids[start : start + PREFILL_TOKENS]
-        hidden = run(torch.tensor([piece], device=model.device), sequence.cache)[0, -1]
-        sequence.commit(piece)
-    sequence.hidden, sequence.n_hidden = hidden.clone(), len(ids)
+    sequence.rewind(usable_tokens(sequence, ids))
+    for _ in prefill(model, sequence, ids, run):
+        pass
     return sequence.hidden
 
 
@@ -80,5 +69,5 @@ def _logprobs(model: Decoder, hidden: Tensor) -> Tensor:
     """(M, d) -> (M, V)"""
     logits = model.logits(hidden)
     if not logits.best[:, 0].isfinite().all():
-        raise NumericError("the model's logits are not numbers", "its weights may be damaged; load another copy")
+        raise not_numbers()
     return logits.all - logits.all.logsumexp(-1, keepdim=True)

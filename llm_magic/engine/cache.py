@@ -176,7 +176,7 @@ class PrefixCache:
             self._sort_in()
             best, best_tokens = None, 0
             for key, sequence in self._sequences.items():
-                tokens = _usable_tokens(sequence, ids)
+                tokens = usable_tokens(sequence, ids)
                 if tokens > best_tokens:
                     best, best_tokens = key, tokens
             if best is None:
@@ -223,7 +223,8 @@ class PrefixCache:
             self._sequences.clear()
 
 
-def _usable_tokens(sequence: Sequence, ids: list[int]) -> int:
+def usable_tokens(sequence: Sequence, ids: list[int]) -> int:
+    """How many of `ids` a sequence holds ready: all of them only where the last one's state is known."""
     common = 0
     for ours, theirs in zip(sequence.ids, ids, strict=False):
         if ours != theirs:

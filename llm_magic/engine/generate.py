@@ -74,12 +74,12 @@ def make_runner(model: Decoder) -> RunTokens:
 
 
 @torch.inference_mode()
-def prefill(model: Decoder, sequence: Sequence, ids: list[int]) -> Iterator[int]:
+def prefill(model: Decoder, sequence: Sequence, ids: list[int], run: RunTokens | None = None) -> Iterator[int]:
     """Compute `ids`, as far as the sequence does not hold them; leaves the last state in `hidden`.
 
     Yields after each piece how many tokens are done.
     """
-    run = make_runner(model)
+    run = run or make_runner(model)
     while (start := sequence.n_valid) < len(ids):
         end = min(len(ids), start + PREFILL_TOKENS)
         hidden = run(torch.tensor([ids[start:end]], device=model.device), sequence.cache)
@@ -160,7 +160,7 @@ def choose_steps(
     """Choose a token behind each hidden state (M, d), each with what its row has seen, its order and its number."""
     logits = model.logits(hidden)
     if not logits.best[:, 0].isfinite().all():
-        raise _not_numbers()
+        raise not_numbers()
     chosen, penalised, constrained = [], [], []
     for row, (before, order, sample) in enumerate(zip(seen, orders, samples, strict=True)):
         own = logits.all[row]
@@ -210,7 +210,7 @@ def describe(
 def _read_row(row: list[float], tail_data: bytes) -> Step:
     sampled_logprob, highest, total, weighted, n_above = row[:5]
     if not (math.isfinite(weighted) and math.isfinite(highest)):
-        raise _not_numbers()
+        raise not_numbers()
     n = (len(row) - 5) // 3  # the token itself, then the best
     ids, logits, penalties = row[5 : 5 + n], row[5 + n : 5 + 2 * n], row[5 + 2 * n :]
     log_total = highest + math.log(total)
@@ -259,7 +259,7 @@ def next_distribution(model: Decoder, hidden: Tensor, k: int) -> tuple[list[int]
     top, ids = logprobs.topk(min(k, logprobs.shape[-1]))
     entropy = torch.special.entr(logprobs.exp()).sum()
     if not math.isfinite(entropy):
-        raise _not_numbers()
+        raise not_numbers()
     return ids.tolist(), top.tolist(), entropy.item()
 
 
@@ -279,9 +279,10 @@ def kept_distribution(
     logprobs, order = logprobs[:n_kept], order[:n_kept]
     entropy = torch.special.entr(logprobs.exp()).sum()
     if not n_kept or not math.isfinite(entropy):
-        raise _not_numbers()
+        raise not_numbers()
     return ids[order].tolist(), logprobs.tolist(), entropy.item()
 
 
-def _not_numbers() -> NumericError:
+def not_numbers() -> NumericError:
+    """What is raised where logits are NaN or infinite."""
     return NumericError("the model's logits are not numbers", "its weights may be damaged; load another copy")

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 def explain(notebook: Notebook, command: Command, screen: Screen) -> Generation | Prompt:
     """What the last error means, or what a cell, variable or text says."""
     llm = notebook.model(command.options.get("model"), screen.track)
-    subject, notes = _read_subject(notebook, command, llm)
+    subject, notes = _read_subject(command, llm)
     return _run(notebook, _note(command, notes), screen, llm, llm.ask_explanation(subject), "ask")
 
 
 def fix(notebook: Notebook, command: Command, screen: Screen) -> Generation | Prompt:
     """The code that failed last, or a cell's, with its mistake corrected."""
     llm = notebook.model(command.options.get("model"), screen.track)
-    subject, notes = _read_subject(notebook, command, llm)
+    subject, notes = _read_subject(command, llm)
     failure = None
     if isinstance(subject, BaseException):
         code = failing_source(subject)
@@ -106,7 +106,7 @@ def _run(notebook: Notebook, command: Command, screen: Screen, llm: LLM, text: s
     return generation
 
 
-def _read_subject(notebook: Notebook, command: Command, llm: LLM) -> tuple[str | BaseException, tuple[str, ...]]:
+def _read_subject(command: Command, llm: LLM) -> tuple[str | BaseException, tuple[str, ...]]:
     """The last error, a cell's code, a variable as text, or the text itself; and what is to be said of it."""
     name = command.text.strip()
     if name:
